@@ -1,0 +1,69 @@
+"""Preference-based reinforcement learning: tasks whose reward is hidden, teachers who answer, agents that learn."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from prefenvs.registration import register_all
+
+if TYPE_CHECKING:
+    from prefenvs.calibration import Calibration as Calibration
+    from prefenvs.calibration import calibrate as calibrate
+    from prefenvs.error import BudgetSpent as BudgetSpent
+    from prefenvs.error import DamagedFile as DamagedFile
+    from prefenvs.error import EvaluationOnly as EvaluationOnly
+    from prefenvs.error import NoExpert as NoExpert
+    from prefenvs.error import PrefenvsError as PrefenvsError
+    from prefenvs.error import RunMismatch as RunMismatch
+    from prefenvs.error import SegmentForgotten as SegmentForgotten
+    from prefenvs.labelling import Feedback as Feedback
+    from prefenvs.labelling import feedback as feedback
+    from prefenvs.labelling import render as render
+    from prefenvs.labelling import true_scores as true_scores
+    from prefenvs.oracles import ORACLES as ORACLES
+    from prefenvs.preference_env import EvaluationEnv as EvaluationEnv
+    from prefenvs.preference_env import PreferenceEnv as PreferenceEnv
+    from prefenvs.preference_env import wrap as wrap
+    from prefenvs.segment_store import SegmentStore as SegmentStore
+    from prefenvs.segments import JudgedSegments as JudgedSegments
+    from prefenvs.segments import Label as Label
+    from prefenvs.segments import Query as Query
+    from prefenvs.segments import Segments as Segments
+    from prefenvs.segments import one_hot as one_hot
+    from prefenvs.tasks import TASKS as TASKS
+    from prefenvs.teacher import TEACHERS as TEACHERS
+    from prefenvs.teacher import Teacher as Teacher
+
+__version__ = "0.1.0"
+
+_MODULES = {
+    "prefenvs.calibration": ("Calibration", "calibrate"),
+    "prefenvs.error": (
+        *("BudgetSpent", "DamagedFile", "EvaluationOnly", "NoExpert"),
+        *("PrefenvsError", "RunMismatch", "SegmentForgotten"),
+    ),
+    "prefenvs.labelling": ("Feedback", "feedback", "render", "true_scores"),
+    "prefenvs.oracles": ("ORACLES",),
+    "prefenvs.preference_env": ("EvaluationEnv", "PreferenceEnv", "wrap"),
+    "prefenvs.segment_store": ("SegmentStore",),
+    "prefenvs.segments": ("JudgedSegments", "Label", "Query", "Segments", "one_hot"),
+    "prefenvs.tasks": ("TASKS",),
+    "prefenvs.teacher": ("TEACHERS", "Teacher"),
+}
+_HOME = {name: module for module, names in _MODULES.items() for name in names}
+
+__all__ = sorted(_HOME)  # noqa: PLE0605
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(importlib.import_module(_HOME[name]), name)
+    raise AttributeError(f"module 'prefenvs' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])
+
+
+register_all()

@@ -1,0 +1,162 @@
+"""Units of a teacher's parameters: how much segment scores differ over a task's reference set."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from prefenvs.segments import JudgedSegments
+
+if TYPE_CHECKING:
+    import gymnasium as gym
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What random play looks like to one preference model. Frozen: it never follows the learner."""
+
+    mean: float = 0.0
+    """Mean segment score, in units of utility."""
+    sd: float = 1.0
+    """Standard deviation of segment scores: the unit of `1 / beta`, `eps_equal` and `eps_skip`."""
+    floor: float = 0.0
+    """Lowest segment score."""
+    factor_sd: dict[str, float] = field(default_factory=dict)
+    """Standard deviation of each reward factor summed over a segment."""
+    steps: int = 0
+    """Steps a segment; 0 where the figures hold for any."""
+
+    def __post_init__(self) -> None:
+        if not self.sd > 0:
+            raise ValueError(f"sd={self.sd}, expected a positive unit. Pass Calibration(sd=...) for a task of your own.")
+
+
+def random_play(task: Any, steps: int, horizon: int, rng: np.random.Generator) -> list[dict[str, Any]]:
+    """Episodes of uniformly random actions in a task, `steps` steps in all, as dicts of the fields of JudgedSegments."""
+    episodes = []
+    task.action_space.seed(int(rng.integers(2**31)))
+    taken = 0
+    while taken < steps:
+        observation, _ = task.reset(seed=int(rng.integers(2**31)))
+        episode: dict[str, Any] = {"observations": [observation], "actions": [], "rewards": [], "factors": []}
+        terminated = truncated = False
+        while not (terminated or truncated) and len(episode["actions"]) < (horizon or steps):
+            action = task.action_space.sample()
+            observation, reward, terminated, truncated, _ = task.step(action)
+            episode["observations"].append(observation)
+            episode["actions"].append(action)
+            episode["rewards"].append(float(reward))
+            episode["factors"].append(task.reward_factors())
+        episode["terminated"] = bool(terminated)
+        taken += len(episode["actions"])
+        episodes.append(episode)
+    return episodes
+
+
+def cut_windows(
+    episodes: list[dict[str, Any]], steps: int, count: int, rng: np.random.Generator, task: str = ""
+) -> JudgedSegments:
+    """`count` windows of `steps` from episodes of `random_play`, short ones at the end of those that terminated."""
+    starts = [
+        (episode, start)
+        for episode in episodes
+        for start in range(
+            len(episode["rewards"]) if episode["terminated"] else max(len(episode["rewards"]) - steps + 1, 1)
+        )
+    ]
+    chosen = [starts[index] for index in rng.choice(len(starts), size=count)]
+    lengths = np.array([min(len(episode["rewards"]) - start, steps) for episode, start in chosen])
+
+    def stack(name: str, width: int) -> Any:
+        first = chosen[0][0][name][0]
+        if isinstance(first, dict):
+            return {key: pad([[v[key] for v in e[name][s : s + width]] for e, s in chosen], width) for key in first}
+        return pad([episode[name][start : start + width] for episode, start in chosen], width)
+
+    def pad(rows: list[list[Any]], width: int) -> np.ndarray:
+        out = np.zeros((len(rows), width, *np.shape(rows[0][0])), np.asarray(rows[0][0]).dtype)
+        for row, values in zip(out, rows, strict=True):
+            row[: len(values)] = values
+        return out
+
+    return JudgedSegments(
+        observations=stack("observations", steps + 1),
+        actions=stack("actions", steps),
+        rewards=stack("rewards", steps),
+        factors=stack("factors", steps),
+        mask=np.arange(steps) < lengths[:, None],
+        terminated=np.array(
+            [e["terminated"] and s + n == len(e["rewards"]) for (e, s), n in zip(chosen, lengths, strict=True)]
+        ),
+        task=task,
+    )
+
+
+def measure(preference_model: Any, segments: JudgedSegments) -> Calibration:
+    """The units of a preference model over a reference set of segments."""
+    factor_sd = {name: float(np.std(values.sum(1))) for name, values in segments.factors.items()}
+    steps = segments.mask.shape[1]
+    if not hasattr(preference_model, "utility"):
+        return Calibration(factor_sd=factor_sd, steps=steps)
+    scores = preference_model.utility(segments).sum(1)
+    sd = float(np.std(scores))
+    # Random play may never change the score (sparse rewards). Then a score of 1 is the unit.
+    sd = sd if sd > 1e-12 * (1.0 + float(np.abs(scores).max())) else 1.0
+    return Calibration(float(np.mean(scores)), sd, float(np.min(scores)), factor_sd, steps)
+
+
+def calibrate(
+    env: gym.Env[Any, Any] | str, oracle: Any = "partial_return", *, segment_steps: int, steps: int = 5000, seed: int = 0
+) -> Calibration:
+    """Measure the units of a teacher's parameters by random play.
+
+    Args:
+        env: id or name of a task, or an environment of your own whose reward is the true one; it is reset.
+        oracle: what to score segments with: a name, `{"name": ..., **arguments}` or a preference model.
+        segment_steps: T, steps of the segments that will be asked about.
+        steps: steps of random play.
+        seed: of resets, actions and windows.
+
+    Raises:
+        ValueError: for an unknown oracle or task.
+
+    Example:
+        >>> calibration = calibrate("Pendulum", segment_steps=50)
+        >>> calibration.sd > 0
+        True
+    """
+    from prefenvs.oracles import make_oracle
+    from prefenvs.preference_env import _ForeignTask
+
+    if isinstance(env, str):
+        name = env.removeprefix("prefenvs/").split("-v")[0]
+        return measure(make_oracle(oracle, name), reference_set(name, segment_steps, steps, seed))
+    rng = np.random.default_rng(seed)
+    horizon = env.spec.max_episode_steps if env.spec is not None and env.spec.max_episode_steps else steps
+    episodes = random_play(_ForeignTask(env, None), steps, horizon, rng)
+    return measure(make_oracle(oracle, ""), cut_windows(episodes, segment_steps, 2000, rng))
+
+
+@functools.lru_cache(maxsize=32)
+def reference_set(task: str, segment_steps: int, steps: int = 5000, seed: int = 0) -> JudgedSegments:
+    """2000 windows of random play in a task of the suite, the same on every call.
+
+    Raises:
+        ValueError: for an unknown task.
+    """
+    from prefenvs.error import unknown_name
+    from prefenvs.preference_env import make_task
+    from prefenvs.tasks import TASKS
+
+    if task not in TASKS:
+        raise unknown_name("task", task, TASKS)
+    rng = np.random.default_rng(seed)
+    base = make_task(TASKS[task])
+    episodes = random_play(base, steps, TASKS[task].horizon, rng)
+    base.close()
+    return cut_windows(episodes, segment_steps, 2000, rng, task)
+
+

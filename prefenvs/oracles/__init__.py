@@ -1,0 +1,81 @@
+"""What a person cares about, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+
+from prefenvs.error import unknown_name
+from prefenvs.oracles.hierarchical import Hierarchical
+from prefenvs.oracles.partial_return import PartialReturn
+from prefenvs.oracles.regret import DeterministicRegret, Regret
+from prefenvs.oracles.values import TabularValues, Values, expert_values
+from prefenvs.segments import JudgedSegments
+
+
+@runtime_checkable
+class Utility(Protocol):
+    """A preference model that scores segments."""
+
+    def utility(self, segments: JudgedSegments) -> np.ndarray:
+        """(n, T) utility of each step, or (n, 1) of each whole segment."""
+
+
+@runtime_checkable
+class Comparison(Protocol):
+    """A preference model that only compares; its preferences may be intransitive."""
+
+    def compare(self, a: JudgedSegments, b: JudgedSegments) -> np.ndarray:
+        """(n,) margin in favour of `a`; 0 is a tie, nan a skip."""
+
+
+PreferenceModel = Utility | Comparison
+
+ORACLES: dict[str, Callable[..., Any]] = {
+    "hierarchical": Hierarchical,
+    "partial_return": PartialReturn,
+    "regret": Regret,
+    "deterministic_regret": DeterministicRegret,
+}
+"""Preference models by name. `ORACLES["mine"] = Mine` adds one."""
+
+
+def make_oracle(oracle: Any, task: str) -> Any:
+    """The preference model that `oracle` names; regret is given the values shipped with the task.
+
+    Raises:
+        ValueError: for an unknown name.
+        NoExpert: if regret is asked for where no values are known.
+        TypeError: if an object has neither `utility` nor `compare`.
+    """
+    if isinstance(oracle, str):
+        oracle = {"name": oracle}
+    if isinstance(oracle, Mapping):
+        arguments = dict(oracle)
+        name = arguments.pop("name", None)
+        if name not in ORACLES:
+            raise unknown_name("oracle", name, ORACLES, f"To add your own: ORACLES[{name!r}] = MyOracle.")
+        if ORACLES[name] in (Regret, DeterministicRegret) and "values" not in arguments:
+            arguments["values"] = expert_values(task)
+        return ORACLES[name](**arguments)
+    if not isinstance(oracle, Utility | Comparison):
+        raise TypeError(f"oracle={oracle!r} has neither utility(segments) nor compare(a, b).")
+    return oracle
+
+
+__all__ = [
+    "ORACLES",
+    "Comparison",
+    "DeterministicRegret",
+    "Hierarchical",
+    "PartialReturn",
+    "PreferenceModel",
+    "Regret",
+    "TabularValues",
+    "Utility",
+    "Values",
+    "expert_values",
+    "make_oracle",
+]

@@ -1,0 +1,463 @@
+"""The two doors to a task: `PreferenceEnv`, which hides the true reward, and `EvaluationEnv`, which shows it."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import gymnasium as gym
+import numpy as np
+
+from prefenvs.error import EvaluationOnly, unknown_name
+from prefenvs.recorder import Recorder
+from prefenvs.tasks import TASKS
+from prefenvs.tasks.task import State, Task, TaskSpec
+
+if TYPE_CHECKING:
+    from prefenvs.calibration import Calibration
+
+
+@dataclass(frozen=True)
+class FeedbackConfig:
+    """How questions about an environment are answered. Picklable; every sub-environment of a batch holds the same."""
+
+    oracle: Any = "partial_return"
+    """What the person cares about: a name from ORACLES, `{"name": ..., **arguments}`, or a preference model."""
+    teacher: Any = "oracle"
+    """How the person errs: a name from TEACHERS, `{"name": ..., **arguments}`, or a Teacher."""
+    budget: int | None = None
+    """Queries that may be asked, skipped ones included; None for no limit."""
+    answer: str = "choice"
+    """Kind of answer: choice, ranking, rating, or soft (probabilities in place of answers)."""
+    feedback_seed: int = 0
+    """Seed of the teacher's answers; the environment's own seed does not touch it."""
+    store: str | None = None
+    """SQLite file that keeps the answers, or None to keep them in memory."""
+    run: str = "run"
+    """Name under which the answers are kept in the store."""
+    calibration: Calibration | None = None
+    """The units of the teacher's parameters for a task of your own, from `prefenvs.calibrate`."""
+
+
+class PreferenceEnv(gym.Env[Any, Any]):
+    """A task whose true reward is hidden: `step` returns 0.0 and `info` only says where in the stream a step lies.
+
+    `info["segment_id"]` is (stream, episode, t), int64, for the observation it comes with: t is 0 after a reset and the
+    number of steps taken otherwise. Ask about segments with `prefenvs.feedback(env)`.
+
+    Example:
+        >>> import gymnasium as gym, prefenvs
+        >>> env = gym.make("prefenvs/CartPole-v0", budget=10)
+        >>> _, info = env.reset(seed=0)
+        >>> observation, reward, terminated, truncated, info = env.step(1)
+        >>> reward, info["segment_id"].tolist()
+        (0.0, [-1, 0, 1])
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        *,
+        name: str,
+        factors: tuple[str, ...],
+        horizon: int,
+        config: FeedbackConfig,
+        harmless_info: tuple[str, ...] = (),
+        recorded_episodes: int = 100,
+        pixels: int | None = None,
+        restorable: bool = True,
+    ) -> None:
+        """Hide `task`. Use `gym.make` or `prefenvs.wrap` instead, which call this.
+
+        Args:
+            task: the base environment, private from here on.
+            name: name of the task.
+            factors: names of its reward factors.
+            horizon: steps after which an episode is cut (by a TimeLimit outside).
+            config: how questions are answered.
+            harmless_info: keys of the task's info that may reach the learner.
+            recorded_episodes: finished episodes that can still be asked about.
+            pixels: side of square images to observe in place of the task's own observation.
+            restorable: whether `task` has `get_state` and `set_state`.
+        """
+        self.task_name, self.horizon, self.feedback_config = name, horizon, config
+        self._task, self._harmless_info, self._pixels, self._restorable = task, harmless_info, pixels, restorable
+        self._recorder = Recorder(factors, recorded_episodes)
+        self._stream = -1
+        self._feedback: Any = None
+        self._rebuild: tuple[Callable[..., gym.Env[Any, Any]], dict[str, Any]] | None = None
+        base: Any = task
+        self.action_space = base.action_space
+        self.observation_space = base.observation_space
+        if pixels is not None:
+            self.observation_space = gym.spaces.Box(0, 255, (pixels, pixels, 3), np.uint8)
+        self.metadata = {key: base.metadata[key] for key in ("render_modes", "render_fps") if key in base.metadata}
+        self.render_mode = base.render_mode
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """Begin an episode; `seed` seeds the dynamics only, never the teacher."""
+        super().reset(seed=seed)
+        base: Any = self._task
+        observation, info = base.reset(seed=seed, options=options)
+        self._recorder.reset(observation)
+        self._snapshot()
+        return self._observe(observation), self._info(info)
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        """Act. The reward returned is always 0.0.
+
+        Raises:
+            ValueError: if the action holds nan; nothing was done.
+        """
+        check_action(action, self.action_space)
+        base: Any = self._task
+        observation, reward, terminated, truncated, info = base.step(action)
+        factors = self._task.reward_factors()
+        self._recorder.add(
+            action,
+            observation,
+            float(reward),
+            tuple(float(factors[name]) for name in self._recorder.factor_names),
+            terminated=bool(terminated),
+        )
+        self._snapshot()
+        return self._observe(observation), 0.0, bool(terminated), bool(truncated), self._info(info)
+
+    def render(self) -> Any:
+        """An image of the present state."""
+        base: Any = self._task
+        return base.render()
+
+    def close(self) -> None:
+        """Free the simulator."""
+        base: Any = self._task
+        base.close()
+
+    def _snapshot(self) -> None:
+        if self._restorable and self._recorder.wants_snapshot():
+            self._recorder.add_snapshot(self._task.get_state())
+
+    def _observe(self, observation: Any) -> Any:
+        if self._pixels is None:
+            return observation
+        return _shrink(np.asarray(self.render()), self._pixels)
+
+    def _info(self, info: Mapping[str, Any]) -> dict[str, Any]:
+        shown = {key: info[key] for key in self._harmless_info if key in info}
+        return shown | {"segment_id": np.array([self._stream, self._recorder.episode, self._recorder.step], np.int64)}
+
+    def __reduce__(self) -> Any:
+        """Pickle as the recipe: a copy starts afresh, without recordings and without the feedback of the original."""
+        if self._rebuild is None:
+            raise TypeError("this PreferenceEnv was not made by gym.make or prefenvs.wrap and cannot be pickled.")
+        function, arguments = self._rebuild
+        return _rebuild, (function, arguments)
+
+    # The oracle's side, reached by `prefenvs.feedback` in this process or from another one.
+
+    def _oracle_side(self, request: str, *arguments: Any) -> Any:
+        """Answer a request of `Feedback`: one private method a request, all under one name for remote callers."""
+        return getattr(self, f"_serve_{request}")(*arguments)
+
+    def _serve_attach(self, stream: int) -> dict[str, Any]:
+        self._stream = stream
+        return {
+            "config": self.feedback_config,
+            "task": self.task_name,
+            "horizon": self.horizon,
+            "factors": self._recorder.factor_names,
+            "episodes": self._recorder.capacity,
+        }
+
+    def _serve_judge(self, episodes: np.ndarray, first: np.ndarray, lengths: np.ndarray, steps: int) -> dict[str, Any]:
+        return self._recorder.judge(episodes, first, lengths, steps)
+
+    def _serve_recent_returns(self) -> tuple[float, float]:
+        return self._recorder.recent_returns()
+
+    def _serve_state(self) -> dict[str, np.ndarray]:
+        return self._recorder.state()
+
+    def _serve_load_state(self, state: dict[str, np.ndarray]) -> None:
+        self._recorder.load_state(state)
+
+    def _serve_render(self, episode: int, steps: list[int]) -> list[np.ndarray]:
+        """Images of the states before the given steps of an episode; the present state is put back afterwards."""
+        if self.render_mode != "rgb_array":
+            raise ValueError("cannot draw segments: make the env with render_mode='rgb_array'.")
+        if not self._restorable:
+            raise ValueError("cannot draw segments: this environment has no get_state and set_state.")
+        present: State = self._task.get_state()
+        base: Any = self._task
+        frames = []
+        try:
+            for step in steps:
+                state, actions, at = self._recorder.replay_from(episode, step)
+                self._task.set_state(state)
+                for action in actions[: step - at]:
+                    base.step(action)
+                frames.append(np.asarray(base.render()))
+        finally:
+            self._task.set_state(present)
+        return frames
+
+
+class EvaluationEnv(gym.Wrapper[Any, Any, Any, Any]):
+    """A task with its true reward shown: `info` holds `factors` and, where the task has one, `success`. For metrics only.
+
+    Made by `gym.make(id, evaluation=True)`. `prefenvs.feedback` raises EvaluationOnly on it.
+    """
+
+    def __init__(self, task: Task, *, name: str, pixels: int | None = None) -> None:
+        """Show everything of `task`."""
+        base: Any = task
+        super().__init__(base)
+        self.task_name, self._task, self._pixels = name, task, pixels
+        if pixels is not None:
+            self.observation_space = gym.spaces.Box(0, 255, (pixels, pixels, 3), np.uint8)
+
+    @property
+    def unwrapped(self) -> Any:
+        """The evaluation door itself, so that both doors unwrap to the same depth."""
+        return self
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """Begin an episode."""
+        observation, info = self.env.reset(seed=seed, options=options)
+        return self._observe(observation), info
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        """Act; the reward returned is the true one."""
+        check_action(action, self.action_space)
+        observation, reward, terminated, truncated, info = self.env.step(action)
+        info = {**info, "factors": dict(self._task.reward_factors())}
+        success = self._task.success()
+        if success is not None:
+            info["success"] = bool(success)
+        return self._observe(observation), float(reward), bool(terminated), bool(truncated), info
+
+    def _observe(self, observation: Any) -> Any:
+        return observation if self._pixels is None else _shrink(np.asarray(self.render()), self._pixels)
+
+    def _oracle_side(self, request: str, *arguments: Any) -> Any:
+        raise EvaluationOnly(
+            f"{self.task_name} was made with evaluation=True: this door shows the true reward and answers no queries. "
+            "Make another env without evaluation=True to ask for labels."
+        )
+
+
+def make(
+    task: str,
+    *,
+    evaluation: bool = False,
+    pixels: bool | int = False,
+    render_mode: str | None = None,
+    recorded_episodes: int = 100,
+    task_kwargs: Mapping[str, Any] | None = None,
+    **feedback: Any,
+) -> gym.Env[Any, Any]:
+    """The entry point behind every `gym.make("prefenvs/...")`.
+
+    Args:
+        task: name in TASKS.
+        evaluation: open the evaluation door, which shows the true reward and answers no queries.
+        pixels: observe square uint8 images, 84 wide if True.
+        render_mode: "rgb_array" to be able to draw; some tasks have others.
+        recorded_episodes: finished episodes that can still be asked about.
+        task_kwargs: passed to the task's own class.
+        **feedback: fields of FeedbackConfig: oracle, teacher, budget, answer, feedback_seed, store, run, calibration.
+
+    Raises:
+        ValueError: for unknown names and arguments, with the nearest known one.
+        ImportError: if the task's simulator is not installed, naming the extra that brings it.
+    """
+    arguments = {
+        "task": task,
+        "evaluation": evaluation,
+        "pixels": pixels,
+        "render_mode": render_mode,
+        "recorded_episodes": recorded_episodes,
+        "task_kwargs": task_kwargs,
+        **feedback,
+    }
+    if task not in TASKS:
+        raise unknown_name("task", task, TASKS)
+    spec = TASKS[task]
+    side = 84 if pixels is True else int(pixels) or None
+    if side is not None and render_mode is None:
+        render_mode = "rgb_array"
+    if evaluation:
+        return EvaluationEnv(make_task(spec, render_mode, task_kwargs), name=task, pixels=side)
+    config = feedback_config(feedback)
+    env = PreferenceEnv(
+        make_task(spec, render_mode, task_kwargs),
+        name=task,
+        factors=spec.factors,
+        horizon=spec.horizon,
+        config=config,
+        harmless_info=spec.harmless_info,
+        recorded_episodes=recorded_episodes,
+        pixels=side,
+    )
+    env._rebuild = (make, arguments)
+    return env
+
+
+def make_task(spec: TaskSpec, render_mode: str | None = None, task_kwargs: Mapping[str, Any] | None = None) -> Any:
+    """The base environment of a task, true reward and all. For oracles, metrics and solvers."""
+    module, _, name = spec.entry_point.partition(":")
+    return getattr(importlib.import_module(module), name)(
+        **{**spec.kwargs, **(task_kwargs or {})}, render_mode=render_mode
+    )
+
+
+def feedback_config(settings: Mapping[str, Any]) -> FeedbackConfig:
+    """A FeedbackConfig from keyword arguments, checked as far as that costs nothing.
+
+    Raises:
+        ValueError: for an unknown argument, oracle, teacher or kind of answer, or a negative budget.
+    """
+    from prefenvs.oracles import ORACLES
+    from prefenvs.teacher import ANSWERS, TEACHERS
+
+    known = FeedbackConfig.__dataclass_fields__
+    for key in settings:
+        if key not in known:
+            raise unknown_name("argument", key, known)
+    config = FeedbackConfig(**settings)
+    for argument, value, registry in (("oracle", config.oracle, ORACLES), ("teacher", config.teacher, TEACHERS)):
+        name = value.get("name") if isinstance(value, Mapping) else value
+        if isinstance(name, str) and name not in registry:
+            plugin = f"To add your own: prefenvs.{argument.upper()}S[{name!r}] = ..."
+            raise unknown_name(argument, name, registry, plugin)
+    if config.answer not in ANSWERS:
+        raise unknown_name("answer", config.answer, ANSWERS)
+    if config.budget is not None and config.budget < 0:
+        raise ValueError(f"budget={config.budget} is negative. Expected a number of queries, or None for no limit.")
+    return config
+
+
+def wrap(
+    env: gym.Env[Any, Any],
+    *,
+    factors: Callable[[gym.Env[Any, Any]], dict[str, float]] | None = None,
+    harmless_info: tuple[str, ...] = (),
+    recorded_episodes: int = 100,
+    name: str | None = None,
+    **feedback: Any,
+) -> PreferenceEnv:
+    """Make a preference environment of any Gymnasium environment: its reward is hidden and answers come from an oracle.
+
+    Args:
+        env: the environment; its reward becomes the true reward. If it has `get_state` and `set_state`, segments of it
+            can be drawn.
+        factors: called with `env` after each step; named factors of the reward. By default the reward itself.
+        harmless_info: keys of the env's info that say nothing of the reward and may reach the learner.
+        recorded_episodes: finished episodes that can still be asked about.
+        name: name of the task in segments and reports; by default the id of `env`.
+        **feedback: fields of FeedbackConfig: oracle, teacher, budget, answer, feedback_seed, store, run, calibration.
+
+    Raises:
+        ValueError: for unknown names and arguments.
+
+    Example:
+        >>> import gymnasium as gym, prefenvs
+        >>> env = prefenvs.wrap(gym.make("MountainCar-v0"), budget=100)
+        >>> _, _ = env.reset(seed=0)
+        >>> env.step(0)[1]
+        0.0
+    """
+    arguments = {
+        "env": env,
+        "factors": factors,
+        "harmless_info": harmless_info,
+        "recorded_episodes": recorded_episodes,
+        "name": name,
+        **feedback,
+    }
+    task = _ForeignTask(env, factors)
+    spec = env.spec
+    env_horizon = spec.max_episode_steps if spec is not None else None
+    wrapped = PreferenceEnv(
+        task,
+        name=name or (spec.id if spec is not None else type(env.unwrapped).__name__),
+        factors=tuple(task.reward_factors()) if factors is not None else ("reward",),
+        horizon=env_horizon or 0,
+        config=feedback_config(feedback),
+        harmless_info=harmless_info,
+        recorded_episodes=recorded_episodes,
+        restorable=hasattr(env.unwrapped, "get_state") and hasattr(env.unwrapped, "set_state"),
+    )
+    wrapped._rebuild = (_wrap_arguments, arguments)
+    return wrapped
+
+
+def _wrap_arguments(**arguments: Any) -> PreferenceEnv:
+    return wrap(arguments.pop("env"), **arguments)
+
+
+def _rebuild(function: Callable[..., Any], arguments: dict[str, Any]) -> Any:
+    return function(**arguments)
+
+
+class _ForeignTask(gym.Wrapper[Any, Any, Any, Any]):
+    """A user's environment seen as a Task."""
+
+    def __init__(
+        self, env: gym.Env[Any, Any], factors: Callable[[gym.Env[Any, Any]], dict[str, float]] | None
+    ) -> None:
+        super().__init__(env)
+        self._factors, self._reward = factors, 0.0
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        result = super().step(action)
+        self._reward = float(result[1])
+        return result
+
+    def reward_factors(self) -> dict[str, float]:
+        return {"reward": self._reward} if self._factors is None else self._factors(self.env)
+
+    def combine_factors(self, factors: Mapping[str, np.ndarray]) -> np.ndarray:
+        if self._factors is not None:
+            raise NotImplementedError("a wrapped environment does not say how its factors combine.")
+        return factors["reward"]
+
+    def success(self) -> bool | None:
+        return None
+
+    def get_state(self) -> State:
+        return self.env.unwrapped.get_state()  # type: ignore[attr-defined,no-any-return]
+
+    def set_state(self, state: State) -> None:
+        self.env.unwrapped.set_state(state)  # type: ignore[attr-defined]
+
+
+def check_action(action: Any, space: gym.Space[Any]) -> None:
+    """Refuse actions of a wrong shape or with nan before the simulator sees them.
+
+    Raises:
+        ValueError: saying what was expected.
+    """
+    if isinstance(space, gym.spaces.Box):
+        array = np.asarray(action)
+        if array.shape != space.shape:
+            raise ValueError(f"action has shape {array.shape}, expected {space.shape}. Nothing was done.")
+        if not np.isfinite(array).all():
+            raise ValueError(f"action is {array}, expected finite numbers: has the policy diverged? Nothing was done.")
+    elif not space.contains(action):
+        raise ValueError(f"action={action!r} is not in {space}. Nothing was done.")
+
+
+def _shrink(image: np.ndarray, side: int) -> np.ndarray:
+    """(H, W, 3) uint8 to (side, side, 3), each pixel the mean of the area it covers."""
+    for axis in (0, 1):
+        size = image.shape[axis]
+        edges = np.linspace(0, size, side + 1).astype(int)
+        image = np.add.reduceat(image.astype(np.float32), edges[:-1], axis) / _column(np.diff(edges), axis)
+    return np.rint(image).astype(np.uint8)
+
+
+def _column(values: np.ndarray, axis: int) -> np.ndarray:
+    return values.reshape([-1 if i == axis else 1 for i in range(3)])

@@ -1,0 +1,200 @@
+"""What the environment remembers for the oracle: true rewards, factors and states. A learner never sees it."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from prefenvs.error import SegmentForgotten
+from prefenvs.segments import Arrays, map_arrays
+from prefenvs.tasks.task import State
+
+
+@dataclass
+class _Episode:
+    """One episode, as lists that grow a step at a time."""
+
+    observations: list[Any] = field(default_factory=list)
+    actions: list[Any] = field(default_factory=list)
+    rewards: list[float] = field(default_factory=list)
+    factors: list[tuple[float, ...]] = field(default_factory=list)
+    terminated: bool = False
+    states: dict[int, State] = field(default_factory=dict)
+
+
+class Recorder:
+    """The last episodes of one stream, as the oracle needs them.
+
+    An episode's observation t is followed by action t, reward t and observation t + 1. Snapshots of the task are kept
+    at the reset and every `snapshot_every` steps, so that any step can be restored by replaying at most that many.
+    """
+
+    def __init__(self, factor_names: tuple[str, ...], episodes: int = 100, snapshot_every: int = 50) -> None:
+        self.factor_names, self.snapshot_every, self.capacity = factor_names, snapshot_every, episodes
+        self.episode = -1
+        """Number of the present episode; -1 before the first reset."""
+        self._episodes: dict[int, _Episode] = {}
+        self._recent_returns: deque[tuple[float, int]] = deque(maxlen=10)
+
+    @property
+    def step(self) -> int:
+        """Steps taken in the present episode."""
+        return len(self._episodes[self.episode].rewards)
+
+    def reset(self, observation: Any) -> None:
+        """Begin an episode; the oldest one beyond the capacity is forgotten."""
+        if self.episode >= 0 and self.step:
+            rewards = self._episodes[self.episode].rewards
+            self._recent_returns.append((float(np.sum(rewards)), len(rewards)))
+        self.episode += 1
+        self._episodes[self.episode] = _Episode(observations=[_copy(observation)])
+        self._episodes.pop(self.episode - self.capacity - 1, None)
+
+    def add(
+        self, action: Any, observation: Any, reward: float, factors: tuple[float, ...], *, terminated: bool
+    ) -> None:
+        """Record a step and the task's own observation after it."""
+        episode = self._episodes[self.episode]
+        episode.actions.append(_copy(action))
+        episode.observations.append(_copy(observation))
+        episode.rewards.append(reward)
+        episode.factors.append(factors)
+        episode.terminated = terminated
+
+    def wants_snapshot(self) -> bool:
+        """Whether the present step is one at which the task's state is kept."""
+        return self.step % self.snapshot_every == 0
+
+    def add_snapshot(self, state: State) -> None:
+        """Keep the task's state at the present step."""
+        self._episodes[self.episode].states[self.step] = state
+
+    def recent_returns(self) -> tuple[float, float]:
+        """Mean true return and mean number of steps of the last ten finished episodes; zeros before the first."""
+        if not self._recent_returns:
+            return 0.0, 0.0
+        returns, steps = np.mean(self._recent_returns, axis=0)
+        return float(returns), float(steps)
+
+    def judge(self, episodes: np.ndarray, first: np.ndarray, lengths: np.ndarray, steps: int) -> dict[str, Any]:
+        """Gather windows as the fields of `JudgedSegments`.
+
+        Args:
+            episodes: (n,) episode numbers.
+            first: (n,) index of the first step.
+            lengths: (n,) steps that happened; the rest is padding.
+            steps: T.
+
+        Raises:
+            SegmentForgotten: if an episode is gone or a window reaches past its end.
+        """
+        numbers, position = np.unique(episodes, return_inverse=True)
+        for number in numbers:
+            if int(number) not in self._episodes:
+                raise SegmentForgotten(
+                    f"episode {number} is no longer recorded: the last {self.capacity} are kept, now at {self.episode}. "
+                    "Query newer segments or make the env with a larger recorded_episodes=. Nothing was spent."
+                )
+        held = [self._episodes[int(number)] for number in numbers]
+        sizes = np.array([len(episode.rewards) for episode in held])
+        if ((first < 0) | (first + lengths > sizes[position])).any():
+            worst = int(np.argmax(first + lengths - sizes[position]))
+            raise SegmentForgotten(
+                f"steps {first[worst]} to {first[worst] + lengths[worst] - 1} of episode {episodes[worst]} were never "
+                f"recorded: it has {sizes[position][worst]} steps. Nothing was spent."
+            )
+        mask = np.arange(steps) < lengths[:, None]
+        step_at = np.where(mask, (np.cumsum(sizes) - sizes)[position][:, None] + first[:, None] + np.arange(steps), 0)
+        wide = np.arange(steps + 1) <= lengths[:, None]
+        begin = (np.cumsum(sizes + 1) - sizes - 1)[position][:, None] + first[:, None]
+        observation_at = np.where(wide, begin + np.arange(steps + 1), 0)
+
+        def gather(parts: list[list[Any]], at: np.ndarray, valid: np.ndarray) -> np.ndarray:
+            flat = np.asarray([value for part in parts for value in part])
+            window = flat[at]
+            window[~valid] = 0
+            return window
+
+        def gather_space(parts: list[list[Any]], at: np.ndarray, valid: np.ndarray) -> Arrays:
+            first_value = parts[0][0]
+            if isinstance(first_value, dict):
+                return {key: gather([[v[key] for v in part] for part in parts], at, valid) for key in first_value}
+            return gather(parts, at, valid)
+
+        factors = gather([episode.factors for episode in held], step_at, mask).astype(np.float64)
+        return {
+            "observations": gather_space([episode.observations for episode in held], observation_at, wide),
+            "actions": gather_space([episode.actions for episode in held], step_at, mask),
+            "rewards": gather([episode.rewards for episode in held], step_at, mask).astype(np.float64),
+            "factors": {name: factors[..., i] for i, name in enumerate(self.factor_names)},
+            "mask": mask,
+            "terminated": np.array([e.terminated for e in held])[position] & (first + lengths == sizes[position]),
+        }
+
+    def replay_from(self, episode: int, step: int) -> tuple[State, list[Any], int]:
+        """The newest snapshot at or before a step, all later actions of the episode, and the snapshot's step.
+
+        Raises:
+            SegmentForgotten: if the episode is gone or the task keeps no snapshots.
+        """
+        if episode not in self._episodes or not self._episodes[episode].states:
+            raise SegmentForgotten(f"no state of episode {episode} is kept, so its steps cannot be drawn.")
+        held = self._episodes[episode]
+        at = max(key for key in held.states if key <= step)
+        return held.states[at], held.actions[at:], at
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Everything recorded, as named arrays, for the oracle's side of a checkpoint."""
+        state: dict[str, np.ndarray] = {
+            "episode": np.array(self.episode),
+            "recent_returns": np.array(self._recent_returns, np.float64).reshape(-1, 2),
+            "numbers": np.array(list(self._episodes), np.int64),
+            "sizes": np.array([len(episode.rewards) for episode in self._episodes.values()], np.int64),
+            "terminated": np.array([episode.terminated for episode in self._episodes.values()], bool),
+        }
+        held = list(self._episodes.values())
+        for name in ("observations", "actions", "rewards", "factors"):
+            values = [value for episode in held for value in getattr(episode, name)]
+            if values and isinstance(values[0], dict):
+                state |= {f"{name}/{key}": np.array([value[key] for value in values]) for key in values[0]}
+            elif values:
+                state[name] = np.array(values)
+        snapshots = [(n, at, s) for n, e in self._episodes.items() for at, s in e.states.items()]
+        state["snapshots"] = np.array([(number, at) for number, at, _ in snapshots], np.int64).reshape(-1, 2)
+        if snapshots:
+            state |= {f"snapshot/{key}": np.stack([s[key] for _, _, s in snapshots]) for key in snapshots[0][2]}
+        return state
+
+    def load_state(self, state: dict[str, np.ndarray]) -> None:
+        """Put back what `state` gave."""
+        self.episode = int(state["episode"])
+        self._recent_returns = deque([(float(r), int(n)) for r, n in state["recent_returns"]], maxlen=10)
+        sizes = state["sizes"]
+        self._episodes = {}
+        steps, observations = np.cumsum(sizes) - sizes, np.cumsum(sizes + 1) - sizes - 1
+        for index, number in enumerate(state["numbers"].tolist()):
+            size, at, observed = int(sizes[index]), int(steps[index]), int(observations[index])
+            self._episodes[number] = _Episode(
+                observations=_rows("observations", state, slice(observed, observed + size + 1)),
+                actions=_rows("actions", state, slice(at, at + size)),
+                rewards=[float(reward) for reward in state["rewards"][at : at + size]] if size else [],
+                factors=[tuple(map(float, row)) for row in state["factors"][at : at + size]] if size else [],
+                terminated=bool(state["terminated"][index]),
+            )
+        for index, (number, at) in enumerate(state["snapshots"].tolist()):
+            snapshot = {k.removeprefix("snapshot/"): v[index] for k, v in state.items() if k.startswith("snapshot/")}
+            self._episodes[number].states[at] = snapshot
+
+
+def _rows(name: str, state: dict[str, np.ndarray], at: slice) -> list[Any]:
+    if name in state:
+        return list(state[name][at])
+    parts = {key.removeprefix(f"{name}/"): array[at] for key, array in state.items() if key.startswith(f"{name}/")}
+    return [{key: part[i] for key, part in parts.items()} for i in range(len(next(iter(parts.values()))))] if parts else []
+
+
+def _copy(value: Any) -> Any:
+    return map_arrays(lambda array: np.array(array), value)

@@ -1,0 +1,319 @@
+"""Where a learner keeps its own experience to cut segments from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+
+from prefenvs.segments import Arrays, Segments, map_arrays
+
+
+@dataclass
+class _Episode:
+    """One unbroken stretch of an episode in the ring."""
+
+    row: int
+    """Index of the environment in the batch."""
+    key: tuple[int, int]
+    """(stream, episode)."""
+    first: int
+    """Index in the episode of the stretch's first step."""
+    start: int
+    """Position of that step, counted from the store's beginning."""
+    length: int = 0
+    terminated: bool = False
+    truncated: bool = False
+    closed: bool = False
+    last_observation: Any = None
+    """The observation after the last step; it may not be in the ring."""
+
+
+class SegmentStore:
+    """The latest episodes of `num_envs` parallel environments, kept to cut segments from.
+
+    All environments write one column a step, so `add` costs one array copy whatever the number of environments.
+
+    Example:
+        >>> import numpy as np, gymnasium as gym
+        >>> store = SegmentStore(gym.spaces.Box(-1, 1, (3,)), gym.spaces.Discrete(2), num_envs=1)
+        >>> for t in range(1, 9):
+        ...     store.add(np.zeros((1, 3)), np.array([0]), np.zeros((1, 3)), [t == 8], [False], np.array([[0, 0, t]]))
+        >>> store.sample(4, steps=5, rng=np.random.default_rng(0)).mask.shape
+        (4, 5)
+    """
+
+    def __init__(
+        self,
+        observation_space: gym.Space[Any],
+        action_space: gym.Space[Any],
+        num_envs: int = 1,
+        *,
+        episodes: int = 100,
+        capacity: int = 100_000,
+        task: str = "",
+    ) -> None:
+        """Make an empty store.
+
+        Args:
+            observation_space: space of one environment's observations: Box, Discrete, MultiDiscrete or a Dict of them.
+            action_space: space of one environment's actions.
+            num_envs: environments that step together.
+            episodes: latest episodes of each environment to sample from; at most what the recorder keeps.
+            capacity: latest steps of each environment to keep; memory grows up to it as needed.
+            task: name written into the segments.
+        """
+        self.num_envs, self.episodes, self.capacity, self.task = num_envs, episodes, capacity, task
+        self._spaces = (observation_space, action_space)
+        self._size = min(capacity, 1024)
+        self._observations = self._allocate(observation_space, self._size)
+        self._actions = self._allocate(action_space, self._size)
+        self._position = 0
+        self._open: list[_Episode | None] = [None] * num_envs
+        self._closed: list[list[_Episode]] = [[] for _ in range(num_envs)]
+        self._expected = np.full((num_envs, 3), -1, np.int64)  # the id that continues each open episode
+
+    def _allocate(self, space: gym.Space[Any], size: int) -> Any:
+        if isinstance(space, gym.spaces.Dict):
+            return {key: self._allocate(part, size) for key, part in space.spaces.items()}
+        if space.shape is None or space.dtype is None:
+            raise TypeError(f"cannot store {space}. Expected Box, Discrete, MultiBinary, MultiDiscrete or a Dict of them.")
+        return np.zeros((self.num_envs, size, *space.shape), space.dtype)
+
+    def _grow(self) -> None:
+        size = min(2 * self._size, self.capacity)
+
+        def widen(array: np.ndarray) -> np.ndarray:
+            wider = np.zeros((self.num_envs, size, *array.shape[2:]), array.dtype)
+            wider[:, : self._size] = array
+            return wider
+
+        self._observations = map_arrays(widen, self._observations)
+        self._actions = map_arrays(widen, self._actions)
+        self._size = size
+
+    def __len__(self) -> int:
+        """Steps taken by each environment since the store was made."""
+        return self._position
+
+    def add(
+        self,
+        observations: Arrays,
+        actions: Arrays,
+        next_observations: Arrays,
+        terminated: Any,
+        truncated: Any,
+        ids: np.ndarray,
+    ) -> None:
+        """Record one step of every environment.
+
+        Args:
+            observations: (E, *obs) in which the actions were taken.
+            actions: (E, *act).
+            next_observations: (E, *obs) that followed, the terminal ones included (not those after a reset).
+            terminated: (E,) bool.
+            truncated: (E,) bool.
+            ids: (E, 3) the `info["segment_id"]` that came with `next_observations`. Rows whose step is 0 came from a
+                reset (Gymnasium's NEXT_STEP mode) and are left out.
+
+        Raises:
+            ValueError: if `ids` has another shape, or observations hold nan.
+        """
+        ids = np.asarray(ids, np.int64)
+        if ids.shape != (self.num_envs, 3):
+            raise ValueError(f"ids has shape {ids.shape}, expected (num_envs, 3) = ({self.num_envs}, 3).")
+        if self._position == self._size and self._size < self.capacity:
+            self._grow()
+        slot = self._position % self._size
+        _write(self._observations, observations, slot)
+        _write(self._actions, actions, slot)
+
+        for row in np.flatnonzero((ids != self._expected).any(1)):  # a new episode, or steps that we did not see
+            self._close(row, truncated=False)
+            stream, episode, step = (int(part) for part in ids[row])
+            if step > 0:
+                self._open[row] = _Episode(int(row), (stream, episode), step - 1, self._position)
+        self._position += 1
+        self._expected = ids + np.array([0, 0, 1])
+        for row, opened in enumerate(self._open):
+            if opened is None:
+                continue
+            opened.length += 1
+            opened.last_observation = map_arrays(lambda a, row=row: np.array(a[row]), next_observations)
+            if terminated[row] or truncated[row]:
+                opened.terminated, opened.truncated = bool(terminated[row]), bool(truncated[row])
+                self._close(row, truncated=opened.truncated)
+
+    def _close(self, row: int, *, truncated: bool) -> None:
+        opened = self._open[row]
+        if opened is not None:
+            opened.truncated, opened.closed = truncated, True
+            self._closed[row].append(opened)
+            del self._closed[row][: -self.episodes]
+        self._open[row] = None
+        self._expected[row] = -1
+
+    def cut(self) -> None:
+        """End all episodes that are under way; their environments are about to be reset from outside."""
+        for row in range(self.num_envs):
+            self._close(row, truncated=False)
+
+    def _starts(self, episode: _Episode, steps: int) -> tuple[int, int]:
+        """First position and number of positions at which a window of `steps` may start in `episode`."""
+        oldest = max(episode.start, self._position - self._size)
+        length = episode.start + episode.length - oldest
+        if episode.terminated:
+            return oldest, max(length, 0)  # short windows too: failing early is part of the answer
+        if episode.truncated and episode.length < steps and oldest == episode.start:
+            return oldest, 1  # the whole episode is shorter than a window
+        return oldest, max(length - steps + 1, 0)
+
+    def windows(self, steps: int, newest: int | None = None) -> int:
+        """The number of different windows of `steps` that can be sampled (from the `newest` episodes)."""
+        return int(self._table(steps, newest)[1].sum())
+
+    def _table(self, steps: int, newest: int | None) -> tuple[list[_Episode], np.ndarray, np.ndarray]:
+        episodes: list[_Episode] = []
+        for closed, opened in zip(self._closed, self._open, strict=True):
+            stretch = [*closed, *([] if opened is None else [opened])]
+            episodes += stretch[-(self.episodes if newest is None else newest) :]
+        starts = np.array([self._starts(episode, steps) for episode in episodes], np.int64).reshape(-1, 2)
+        return episodes, starts[:, 1], starts[:, 0]
+
+    def sample(self, n: int, steps: int, rng: np.random.Generator, newest: int | None = None) -> Segments:
+        """Draw n windows uniformly from all that the store holds.
+
+        Full windows lie within one episode; an episode that terminated also yields the short ones at its end.
+
+        Args:
+            n: windows to draw, with replacement.
+            steps: T, steps a window.
+            rng: source of randomness.
+            newest: draw only from this many latest episodes of each environment (on-policy queries).
+
+        Raises:
+            ValueError: if no episode is long enough yet.
+        """
+        episodes, counts, first = self._table(steps, newest)
+        total = int(counts.sum())
+        if total == 0:
+            raise ValueError(
+                f"no episode has {steps} steps yet ({self._position} steps recorded). Collect more or ask for shorter ones."
+            )
+        draws = rng.integers(total, size=n)
+        which = np.searchsorted(np.cumsum(counts), draws, side="right")
+        before = np.cumsum(counts)[which] - counts[which]
+        return self._gather(episodes, which, first[which] + draws - before, steps)
+
+    def _gather(self, episodes: list[_Episode], which: np.ndarray, start: np.ndarray, steps: int) -> Segments:
+        chosen = [episodes[index] for index in which]
+        rows = np.array([episode.row for episode in chosen])
+        stop = np.array([episode.start + episode.length for episode in chosen])
+        length = np.minimum(stop - start, steps)
+        mask = np.arange(steps) < length[:, None]
+        slots = (start[:, None] + np.arange(steps + 1)) % self._size
+        at_end = start + length == stop
+
+        def cut(array: np.ndarray, last: Any, width: int) -> np.ndarray:
+            window = array[rows[:, None], slots[:, :width]]
+            window[np.arange(width) > (length[:, None] if width > steps else length[:, None] - 1)] = 0
+            if width > steps:  # the observation after an episode's last step is not in the ring
+                for index in np.flatnonzero(at_end):
+                    window[index, length[index]] = last(chosen[index])
+            return window
+
+        if isinstance(self._observations, dict):
+            observations: Arrays = {
+                key: cut(array, lambda episode, key=key: episode.last_observation[key], steps + 1)
+                for key, array in self._observations.items()
+            }
+        else:
+            observations = cut(self._observations, lambda episode: episode.last_observation, steps + 1)
+        return Segments(
+            observations,
+            map_arrays(lambda array: cut(array, None, steps), self._actions),
+            mask,
+            terminated=at_end & np.array([episode.terminated for episode in chosen]),
+            truncated=at_end & np.array([episode.truncated for episode in chosen]),
+            ids=np.array(
+                [(*e.key, e.first + position - e.start) for e, position in zip(chosen, start, strict=True)], np.int64
+            ).reshape(-1, 3),
+            task=self.task,
+        )
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Everything in the store as named arrays, for a checkpoint. Open episodes are not cut."""
+        used = min(self._position, self._size)
+        episodes = [episode for _, episode in self._all()]
+        state = {
+            "position": np.array(self._position),
+            "size": np.array(self._size),
+            "expected": self._expected.copy(),
+            "episodes": np.array(
+                [(e.row, *e.key, e.first, e.start, e.length, e.terminated, e.truncated, e.closed) for e in episodes],
+                np.int64,
+            ).reshape(-1, 9),
+        }
+        _flatten("observations", map_arrays(lambda a: a[:, :used].copy(), self._observations), state)
+        _flatten("actions", map_arrays(lambda a: a[:, :used].copy(), self._actions), state)
+        if episodes:
+            last = [episode.last_observation for episode in episodes]
+            if isinstance(self._observations, dict):
+                stacked: Arrays = {key: np.stack([value[key] for value in last]) for key in self._observations}
+            else:
+                stacked = np.stack(last)
+            _flatten("last", stacked, state)
+        return state
+
+    def load_state(self, state: dict[str, np.ndarray]) -> None:
+        """Put back what `state` gave, into a store made with the same spaces and number of environments."""
+        self._position, self._size = int(state["position"]), int(state["size"])
+        self._expected = np.array(state["expected"])
+        for name, space in zip(("observations", "actions"), self._spaces, strict=True):
+            ring = self._allocate(space, self._size)
+            saved = _unflatten(name, state)
+            for array, part in zip(_leaves(ring), _leaves(saved), strict=True):
+                array[:, : part.shape[1]] = part
+            setattr(self, f"_{name}", ring)
+        self._open = [None] * self.num_envs
+        self._closed = [[] for _ in range(self.num_envs)]
+        last = _unflatten("last", state) if len(state["episodes"]) else None
+        for index, fields in enumerate(state["episodes"].tolist()):
+            row, stream, number, first, start, length, terminated, truncated, closed = fields
+            episode = _Episode(row, (stream, number), first, start, length, bool(terminated), bool(truncated))
+            episode.closed, episode.last_observation = bool(closed), map_arrays(lambda a, i=index: np.array(a[i]), last)
+            if closed:
+                self._closed[row].append(episode)
+            else:
+                self._open[row] = episode
+
+    def _all(self) -> list[tuple[int, _Episode]]:
+        pairs = [(row, episode) for row, closed in enumerate(self._closed) for episode in closed]
+        return pairs + [(row, episode) for row, episode in enumerate(self._open) if episode is not None]
+
+
+def _leaves(arrays: Arrays) -> list[np.ndarray]:
+    return [arrays[key] for key in sorted(arrays)] if isinstance(arrays, dict) else [arrays]
+
+
+def _write(ring: Arrays, values: Arrays, slot: int) -> None:
+    if isinstance(ring, dict):
+        for key, array in ring.items():
+            array[:, slot] = values[key]  # type: ignore[call-overload]
+    else:
+        ring[:, slot] = values
+
+
+def _flatten(name: str, arrays: Arrays, into: dict[str, np.ndarray]) -> None:
+    if isinstance(arrays, dict):
+        into.update({f"{name}/{key}": array for key, array in arrays.items()})
+    else:
+        into[name] = arrays
+
+
+def _unflatten(name: str, state: dict[str, np.ndarray]) -> Arrays:
+    if name in state:
+        return state[name]
+    return {key.removeprefix(f"{name}/"): array for key, array in state.items() if key.startswith(f"{name}/")}
