@@ -45,6 +45,19 @@ def _mujoco(
     )
 
 
+def _dmc(name: str, domain: str, task: str, factors: tuple[str, ...], has_success: bool = False) -> TaskSpec:
+    return TaskSpec(
+        name,
+        "prefenvs.tasks.control.dmc:DMControlTask",
+        factors,
+        horizon=1000,
+        kwargs={"domain": domain, "task": task},
+        has_success=has_success,
+        random_score=_random(name),
+        extra="dmc",
+    )
+
+
 _RUN = {"forward_reward": "reward_forward", "control_cost": "reward_ctrl"}
 _WALK = {"forward_reward": "reward_forward", "healthy_reward": "reward_survive", "control_cost": "reward_ctrl"}
 _WALK_CONTACT = _WALK | {"contact_cost": "reward_contact"}
@@ -77,5 +90,17 @@ CONTROL_TASKS: tuple[TaskSpec, ...] = (
     _mujoco("Reacher", {"distance_cost": "reward_dist", "control_cost": "reward_ctrl"}, horizon=50),
     _mujoco("Swimmer", _RUN),
     _mujoco("Walker2d", _WALK),
+    _dmc("WalkerWalk", "walker", "walk", ("standing", "move", "upright")),
+    _dmc("WalkerRun", "walker", "run", ("standing", "move", "upright")),
+    _dmc("CheetahRun", "cheetah", "run", ("move",)),
+    _dmc("QuadrupedWalk", "quadruped", "walk", ("upright", "move")),
+    _dmc("QuadrupedRun", "quadruped", "run", ("upright", "move")),
+    _dmc("HopperHop", "hopper", "hop", ("standing", "hopping")),
+    _dmc("HumanoidStand", "humanoid", "stand", ("standing", "upright", "small_velocity", "small_control")),
+    _dmc("CartpoleSwingup", "cartpole", "swingup", ("upright", "centered", "small_velocity", "small_control")),
+    _dmc("FingerSpin", "finger", "spin", ("spinning",)),
+    _dmc("ReacherHard", "reacher", "hard", ("at_target",), has_success=True),
+    _dmc("BallInCupCatch", "ball_in_cup", "catch", ("in_cup",), has_success=True),
+    _dmc("FishSwim", "fish", "swim", ("at_target", "upright"), has_success=True),
 )
 """The 28 control tasks. Importing this imports no simulator."""

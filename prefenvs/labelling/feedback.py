@@ -1,0 +1,328 @@
+"""The one way to learn from the teacher."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+import numpy as np
+
+from prefenvs.calibration import Calibration, measure, reference_set
+from prefenvs.error import BudgetSpent, SegmentForgotten
+from prefenvs.labelling.random_stream import uniforms
+from prefenvs.labelling.source import Source, find_source
+from prefenvs.labelling.store import AnswerStore, pack, payload_hashes, unpack
+from prefenvs.oracles import make_oracle
+from prefenvs.preference_env import FeedbackConfig
+from prefenvs.segments import JudgedSegments, Label, Query, Segments, map_arrays
+from prefenvs.tasks import TASKS
+from prefenvs.teacher import (
+    Thresholds,
+    answer_margins,
+    answer_scores,
+    draws_needed,
+    make_teacher,
+    rate_scores,
+    weighted_scores,
+)
+
+
+class Feedback:
+    """Asks the teacher of an environment, keeps the budget and the answers. Made by `prefenvs.feedback(env)`.
+
+    Answer number i depends on the feedback seed, i and the segments shown, and on nothing else.
+    """
+
+    def __init__(self, source: Source, *, store: str | None = None, run: str | None = None) -> None:
+        """Attach to the environments behind `source`; see `prefenvs.feedback`."""
+        self._source = source
+        replies = source.ask_all("attach", [(stream,) for stream in range(source.num_streams)])
+        first = replies[0]
+        self.config: FeedbackConfig = first["config"]
+        if store is not None or run is not None:
+            self.config = dataclasses.replace(
+                self.config, store=store or self.config.store, run=run or self.config.run
+            )
+        self.task: str = first["task"]
+        self.recorded_episodes: int = first["episodes"]
+        self._oracle = make_oracle(self.config.oracle, self.task)
+        self._teacher = make_teacher(self.config.teacher)
+        self._calibrations: dict[int, Calibration] = {}
+        self._pending: list[tuple[np.ndarray, Label]] = []
+        self._next = 0
+        self._answered = 0
+        self._store = AnswerStore(
+            self.config.store,
+            self.config.run,
+            {
+                "task": self.task,
+                "oracle": _describe(self._oracle),
+                "teacher": dataclasses.asdict(self._teacher),
+                "answer": self.config.answer,
+                "feedback_seed": self.config.feedback_seed,
+            },
+        )
+
+    @property
+    def num_streams(self) -> int:
+        """Environments that are asked about."""
+        return self._source.num_streams
+
+    @property
+    def budget(self) -> int | None:
+        """Queries that may be asked in all; None for no limit."""
+        return self.config.budget
+
+    @property
+    def asked(self) -> int:
+        """Queries asked so far, skipped ones included."""
+        return self._next
+
+    @property
+    def answered(self) -> int:
+        """Queries that got an answer."""
+        return self._answered
+
+    @property
+    def remaining(self) -> float:
+        """Queries that may still be asked; infinity without a budget."""
+        return math.inf if self.config.budget is None else self.config.budget - self._next
+
+    def submit(self, query: Query) -> np.ndarray:
+        """Ask n questions without waiting for the answers.
+
+        Returns:
+            (n,) int64 tickets: the numbers of the questions in this run.
+
+        Raises:
+            BudgetSpent: if fewer than n queries are left; none was asked.
+            SegmentForgotten: if a segment is no longer recorded; none was asked.
+        """
+        if query.n > self.remaining:
+            raise BudgetSpent(
+                f"asked for {query.n} labels, {int(self.remaining)} of {self.config.budget} are left. "
+                "Ask for fewer, or make the env with a larger budget=. No label was recorded."
+            )
+        numbers = np.arange(self._next, self._next + query.n)
+        if query.n:
+            payloads = payload_hashes(query)
+            kept = self._store.find(numbers, payloads)
+            if len(kept) == query.n:
+                label = unpack([kept[number] for number in numbers.tolist()], soft=self.config.answer == "soft")
+            else:
+                label = self._answer(query, numbers)
+                new = np.array([number not in kept for number in numbers.tolist()])
+                answers = pack(label)
+                chosen = np.flatnonzero(new)
+                self._store.add(numbers[new], [payloads[i] for i in chosen], [answers[i] for i in chosen])
+            self._pending.append((numbers, label))
+            self._answered += int((~label.skipped).sum())
+        self._next += query.n
+        return numbers
+
+    def collect(self, *, wait: bool = True) -> tuple[np.ndarray, Label]:
+        """Answers to submitted questions that are there, in the order they were asked.
+
+        Simulated teachers answer at once, so `wait` changes nothing for them.
+
+        Returns:
+            (n,) tickets and their Label.
+
+        Raises:
+            ValueError: if nothing was submitted.
+        """
+        if not self._pending:
+            raise ValueError("no question is open. Call submit(query) first.")
+        pending, self._pending = self._pending, []
+        return np.concatenate([numbers for numbers, _ in pending]), Label.concatenate([label for _, label in pending])
+
+    def ask(self, query: Query) -> Label:
+        """Ask n questions and wait for the answers. They are in the store when this returns.
+
+        Raises:
+            BudgetSpent: if fewer than n queries are left; none was asked.
+            SegmentForgotten: if a segment is no longer recorded; none was asked.
+        """
+        earlier, self._pending = self._pending, []
+        try:
+            self.submit(query)
+            return self.collect()[1]
+        finally:
+            self._pending = earlier
+
+    def _answer(self, query: Query, numbers: np.ndarray) -> Label:
+        segments, k = query.segments, query.k
+        judged = self._judge(segments)
+        oracle = self._oracle
+        if hasattr(oracle, "calibrated"):
+            oracle = oracle.calibrated(self._calibration(segments.steps))
+        draws = draws_needed(k) + k * (k - 1) // 2
+        random = uniforms(self.config.feedback_seed, numbers, draws)
+        if not hasattr(oracle, "utility"):
+            return answer_margins(self._teacher, _margins(oracle, judged, k), random, self.config.answer)
+        plain, weighted = (
+            scores.reshape(-1, k)
+            for scores in weighted_scores(oracle.utility(judged), judged.mask, self._teacher.myopia)
+        )
+        needs_unit = self._teacher.needs_unit or self.config.answer == "rating"
+        calibration = self._calibration(segments.steps) if needs_unit else Calibration()
+        recent = self._recent_returns() if self._teacher.scale == "raw" else (0.0, 0.0)
+        thresholds = Thresholds.of(self._teacher, calibration, segments.steps, recent)
+        if self.config.answer == "rating":
+            skipped = plain.max(1) <= thresholds.skip_below
+            return rate_scores(self._teacher, calibration, weighted, random[:, : draws_needed(k)], skipped)
+        return answer_scores(
+            self._teacher, thresholds, plain, weighted, random[:, : draws_needed(k)], self.config.answer
+        )
+
+    def _calibration(self, steps: int) -> Calibration:
+        if self.config.calibration is not None:
+            return self.config.calibration
+        if self.task not in TASKS:
+            raise ValueError(
+                f"the teacher or oracle needs units for {self.task!r}, which is not a task of the suite. "
+                "Pass calibration=prefenvs.calibrate(my_env, segment_steps=...) to prefenvs.wrap."
+            )
+        if steps not in self._calibrations:
+            self._calibrations[steps] = measure(self._oracle, reference_set(self.task, steps))
+        return self._calibrations[steps]
+
+    def _recent_returns(self) -> tuple[float, float]:
+        means = np.array(self._source.ask_all("recent_returns", [()] * self.num_streams))
+        seen = means[means[:, 1] > 0]
+        return (float(seen[:, 0].mean()), float(seen[:, 1].mean())) if len(seen) else (0.0, 0.0)
+
+    def _judge(self, segments: Segments) -> JudgedSegments:
+        """True rewards and factors of segments, fetched from the recorders."""
+        streams = segments.ids[:, 0].copy()
+        if self.num_streams == 1:
+            streams[streams == -1] = 0  # steps taken before the feedback was made
+        if ((streams < 0) | (streams >= self.num_streams)).any():
+            raise SegmentForgotten(
+                f"segments name stream {streams[(streams < 0) | (streams >= self.num_streams)][0]}, streams are 0 to "
+                f"{self.num_streams - 1}. Call prefenvs.feedback(env) before the first reset. Nothing was spent."
+            )
+        rows = [np.flatnonzero(streams == stream) for stream in range(self.num_streams)]
+        ids, lengths = segments.ids, segments.lengths
+        requests = [(ids[at, 1], ids[at, 2], lengths[at], segments.steps) if len(at) else None for at in rows]
+        replies = self._source.ask_all("judge", requests)
+        back = np.argsort(np.concatenate(rows), kind="stable")
+        parts = [reply for reply in replies if reply is not None]
+
+        def join(values: list[Any]) -> Any:
+            if isinstance(values[0], dict):
+                return {key: join([value[key] for value in values]) for key in values[0]}
+            return np.concatenate(values)[back]
+
+        return JudgedSegments(**{name: join([part[name] for part in parts]) for name in parts[0]}, task=self.task)
+
+    def state(self) -> dict[str, np.ndarray]:
+        """What a resumed run needs: counters and recordings, as named arrays. Holds true rewards: not for learners."""
+        state = {"next": np.array(self._next), "answered": np.array(self._answered)}
+        for stream, recorded in enumerate(self._source.ask_all("state", [()] * self.num_streams)):
+            state |= {f"{stream}/{name}": array for name, array in recorded.items()}
+        return state
+
+    def load_state(self, state: dict[str, np.ndarray]) -> None:
+        """Put back what `state` gave. Questions asked after it are served from the store when they are asked again."""
+        parts = [
+            {name.removeprefix(f"{s}/"): array for name, array in state.items() if name.startswith(f"{s}/")}
+            for s in range(self.num_streams)
+        ]
+        self._source.ask_all("load_state", [(part,) for part in parts])
+        self._next, self._answered = int(state["next"]), int(state["answered"])
+        self._pending = []
+
+
+def feedback(env: Any, *, store: str | None = None, run: str | None = None) -> Feedback:
+    """The feedback of an environment: one object, one budget and one store, whatever layers `env` is reached through.
+
+    Args:
+        env: a preference environment, wrapped or not, a Gymnasium VectorEnv of them or an SB3 VecEnv of them. For more
+            than one, call this before the first reset.
+        store: SQLite file for the answers, in place of the one the environment was made with. First call only.
+        run: name of the run within the store. First call only.
+
+    Raises:
+        TypeError: if there is no preference environment inside.
+        EvaluationOnly: if it was made with evaluation=True.
+        ValueError: if the environments already belong to another feedback, or store comes too late.
+    """
+    source = find_source(env)
+    known = getattr(source.base, "_feedback", None)
+    if known is None:
+        known = Feedback(source, store=store, run=run)
+        source.base._feedback = known
+    elif (store, run) != (None, None) and (store or known.config.store, run or known.config.run) != (
+        known.config.store,
+        known.config.run,
+    ):
+        raise ValueError(f"feedback of this environment already writes to {known.config.store}; store= comes too late.")
+    return known  # type: ignore[no-any-return]
+
+
+def true_scores(env: Any, segments: Segments) -> np.ndarray:
+    """(n,) true return of each segment, in units of reward. For metrics only; spends no budget.
+
+    Raises:
+        SegmentForgotten: if a segment is no longer recorded.
+    """
+    judged = feedback(env)._judge(segments)
+    return (judged.rewards * judged.mask).sum(1)
+
+
+def render(env: Any, segments: Segments, *, every: int = 1) -> list[np.ndarray]:
+    """Draw segments by restoring the recorded states and replaying the actions; the environment continues unharmed.
+
+    Args:
+        env: what `prefenvs.feedback` takes, made with render_mode="rgb_array".
+        segments: n segments that are still recorded.
+        every: draw every so many steps.
+
+    Returns:
+        n arrays (frames, H, W, 3) uint8.
+
+    Raises:
+        SegmentForgotten: if an episode is no longer recorded.
+        ValueError: if the environment cannot draw or cannot restore states.
+    """
+    source = feedback(env)._source
+    clips = []
+    for (stream, episode, first), length in zip(segments.ids.tolist(), segments.lengths.tolist(), strict=True):
+        steps = list(range(first, first + length, every))
+        requests: list[tuple[Any, ...] | None] = [None] * source.num_streams
+        requests[max(stream, 0)] = (episode, steps)
+        clips.append(np.stack(source.ask_all("render", requests)[max(stream, 0)]))
+    return clips
+
+
+def _margins(oracle: Any, judged: JudgedSegments, k: int) -> np.ndarray:
+    """(n, k, k) margins of all pairs, from one call of the comparing oracle."""
+    n = len(judged) // k
+    first, second = np.triu_indices(k, 1)
+    rows = np.arange(n)[:, None] * k
+    margins = np.zeros((n, k, k))
+    pairs = oracle.compare(_pick(judged, (rows + first).ravel()), _pick(judged, (rows + second).ravel()))
+    margins[:, first, second] = pairs.reshape(n, -1)
+    margins[:, second, first] = -pairs.reshape(n, -1)
+    return margins
+
+
+def _pick(judged: JudgedSegments, rows: np.ndarray) -> JudgedSegments:
+    values = {f.name: getattr(judged, f.name) for f in dataclasses.fields(judged)}
+    return JudgedSegments(
+        **{name: value if isinstance(value, str) else map_arrays(lambda a: a[rows], value) for name, value in values.items()}
+    )
+
+
+def _describe(oracle: Any) -> str:
+    """A short text that changes when the oracle's own settings do; arrays of values are not printed."""
+    if not dataclasses.is_dataclass(oracle):
+        return type(oracle).__name__
+    parts = []
+    for field in dataclasses.fields(oracle):
+        value = getattr(oracle, field.name)
+        shown = getattr(value, "source", None) if field.name == "values" else value
+        parts.append(f"{field.name}={shown!r}")
+    return f"{type(oracle).__name__}({', '.join(parts)})"

@@ -1,0 +1,142 @@
+"""The answers given, in one SQLite file: written before anybody sees them, never asked for twice."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from prefenvs.error import DamagedFile, RunMismatch
+from prefenvs.segments import Label, Query
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS runs (run TEXT PRIMARY KEY, config TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS answers (
+    run TEXT NOT NULL, number INTEGER NOT NULL, payload BLOB NOT NULL, answer BLOB NOT NULL,
+    PRIMARY KEY (run, number)) WITHOUT ROWID;
+"""
+_FIELDS = ("choice", "ranking", "ratings", "strength", "user")
+
+
+class AnswerStore:
+    """Answers keyed by run and query number, each with a hash of the question it answers.
+
+    A question asked again under the same number (after a resume) is served from here; another question under that
+    number is refused.
+    """
+
+    def __init__(self, path: str | Path | None, run: str, config: dict[str, Any]) -> None:
+        """Open or make a store.
+
+        Args:
+            path: SQLite file, or None for memory.
+            run: name of the run within the file.
+            config: what decides the answers (oracle, teacher, seed, kind); a run reopened with another is refused.
+
+        Raises:
+            DamagedFile: if the file is not a store.
+            RunMismatch: if the run was begun with another configuration.
+        """
+        self.path, self.run = None if path is None else Path(path), run
+        if self.path is not None:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+        text = json.dumps(config, sort_keys=True, default=repr)
+        try:
+            self._connection = sqlite3.connect(self.path or ":memory:", check_same_thread=False)
+            self._connection.execute("PRAGMA journal_mode=WAL")
+            self._connection.execute("PRAGMA synchronous=FULL")
+            with self._connection:
+                self._connection.executescript(_SCHEMA)
+                self._connection.execute("INSERT OR IGNORE INTO runs VALUES (?, ?)", (run, text))
+            row = self._connection.execute("SELECT config FROM runs WHERE run = ?", (run,)).fetchone()
+        except sqlite3.DatabaseError as error:
+            raise DamagedFile(
+                f"{self.path} cannot be read as a store of answers ({error}). It was left as it is; "
+                "move it away or name another store=."
+            ) from error
+        if row[0] != text:
+            raise RunMismatch(
+                f"run {run!r} in {self.path} was begun with {row[0]}, now it is {text}. "
+                "Use another run= or store=, or the settings it was begun with."
+            )
+
+    def find(self, numbers: np.ndarray, payloads: list[bytes]) -> dict[int, bytes]:
+        """Answers already given to these questions, by number.
+
+        Raises:
+            RunMismatch: if a number was used for another question.
+        """
+        rows = self._connection.execute(
+            "SELECT number, payload, answer FROM answers WHERE run = ? AND number BETWEEN ? AND ?",
+            (self.run, int(numbers.min()), int(numbers.max())),
+        ).fetchall()
+        wanted = dict(zip(numbers.tolist(), payloads, strict=True))
+        found = {}
+        for number, payload, answer in rows:
+            if number in wanted:
+                if payload != wanted[number]:
+                    raise RunMismatch(
+                        f"query {number} of run {self.run!r} was about other segments when it was answered. A resumed run "
+                        "must repeat its steps exactly; start a new run= or store= otherwise. Nothing was spent."
+                    )
+                found[number] = answer
+        return found
+
+    def add(self, numbers: np.ndarray, payloads: list[bytes], answers: list[bytes]) -> None:
+        """Keep answers; they are on disk when this returns, all of them or none."""
+        rows = [(self.run, n, p, a) for n, p, a in zip(numbers.tolist(), payloads, answers, strict=True)]
+        with self._connection:
+            self._connection.executemany("INSERT INTO answers VALUES (?, ?, ?, ?)", rows)
+
+    def count(self) -> int:
+        """Answers kept for this run."""
+        query = "SELECT COUNT(*) FROM answers WHERE run = ?"
+        return int(self._connection.execute(query, (self.run,)).fetchone()[0])
+
+    def close(self) -> None:
+        """Close the file."""
+        self._connection.close()
+
+
+def payload_hashes(query: Query) -> list[bytes]:
+    """16 bytes a question that change with its segments (by id and length), their number or its context."""
+    segments = query.segments
+    rows = np.concatenate([segments.ids, segments.lengths[:, None]], 1).astype("<i8").reshape(query.n, -1)
+    parts = [np.ascontiguousarray(rows)]
+    keys = sorted(query.context)
+    parts += [np.ascontiguousarray(query.context[key]) for key in keys]
+    prefix = json.dumps([query.k, keys]).encode()
+    return [
+        hashlib.blake2b(b"".join([prefix, *(part[i].tobytes() for part in parts)]), digest_size=16).digest()
+        for i in range(query.n)
+    ]
+
+
+def pack(label: Label) -> list[bytes]:
+    """One byte string an answer; the same kinds of answer give the same layout."""
+    fields = {name: getattr(label, name) for name in _FIELDS if getattr(label, name) is not None}
+    dtype = np.dtype([(name, value.dtype.newbyteorder("<"), value.shape[1:]) for name, value in fields.items()])
+    table = np.zeros(len(label), dtype)
+    for name, value in fields.items():
+        table[name] = value
+    head = json.dumps([[name, value.dtype.str, list(value.shape[1:])] for name, value in fields.items()]).encode() + b"\0"
+    return [head + row.tobytes() for row in table]
+
+
+def unpack(answers: list[bytes], *, soft: bool) -> Label:
+    """The Label that `pack` was given.
+
+    Raises:
+        DamagedFile: if an answer is cut short.
+    """
+    head, _, _ = answers[0].partition(b"\0")
+    try:
+        dtype = np.dtype([(name, kind, tuple(shape)) for name, kind, shape in json.loads(head)])
+        table = np.frombuffer(b"".join(answer[len(head) + 1 :] for answer in answers), dtype)
+    except (ValueError, TypeError) as error:
+        raise DamagedFile(f"a stored answer cannot be read ({error}).") from error
+    return Label(**{name: table[name].copy() for name in dtype.names or ()}, soft=soft)

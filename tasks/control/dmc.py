@@ -1,0 +1,316 @@
+"""DeepMind's Control Suite: its own physics and rewards, with the reward's terms by name and a restorable state.
+
+Each task is a pair of functions: `terms` reads the factors from the physics, `combine` is the reward's formula over
+arrays of them. Both follow `dm_control/suite/<domain>.py` of dm_control 1.0.28; the tests hold them to its rewards.
+Tassa et al. 2018, arXiv:1801.00690.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import gymnasium as gym
+import mujoco
+import numpy as np
+
+from prefenvs.tasks.task import State
+
+try:
+    from dm_control import suite
+    from dm_control.utils.rewards import tolerance
+except ModuleNotFoundError as error:
+    if error.name and error.name.partition(".")[0] == "dm_control":
+        raise ImportError(
+            'DMControl tasks need dm_control, which is not installed: pip install "prefenvs[dmc]".'
+        ) from error
+    raise
+
+Physics = Any  # dm_control's, one class a domain
+Terms = dict[str, float]
+Factors = Mapping[str, np.ndarray]
+
+WALKER_HEIGHT = 1.2  # m, of the torso when standing
+WALKER_SPEED = {"walk": 1.0, "run": 8.0}  # m/s
+CHEETAH_SPEED = 10.0  # m/s
+QUADRUPED_SPEED = {"walk": 0.5, "run": 5.0}  # m/s
+HOPPER_HEIGHT = (0.6, 2.0)  # m, of the torso above the foot
+HOPPER_SPEED = 2.0  # m/s
+HUMANOID_HEIGHT = 1.4  # m, of the head when standing
+FINGER_SPEED = 15.0  # rad/s, of the spun body
+
+DYNAMICS = mujoco.mjtState.mjSTATE_INTEGRATION.value  # all that mj_step reads, qacc_warmstart included
+SEED_WORD = 2**32  # RandomState takes seeds below this, or lists of them
+
+
+@dataclass(frozen=True)
+class Reward:
+    """The true reward of one task, taken apart."""
+
+    terms: Callable[[Physics], Terms]
+    """Factors of the present state and controls, each in [0, 1]."""
+    combine: Callable[[Factors], np.ndarray]
+    """True reward in [0, 1] of factors of any common shape."""
+    solved: Callable[[Terms], bool] | None = None
+    """Whether the factors say that the task is solved, where it can be."""
+
+
+def _at_least(value: Any, bound: float, margin: float, value_at_margin: float) -> float:
+    """1 from `bound` on, falling linearly to `value_at_margin` at `bound - margin`."""
+    linear = tolerance(value, (bound, np.inf), margin=margin, value_at_margin=value_at_margin, sigmoid="linear")
+    return float(linear)
+
+
+def _small_control(physics: Physics) -> float:
+    """1 for no control, 0 for full control, averaged over the actuators."""
+    return float(tolerance(physics.control(), margin=1, value_at_margin=0, sigmoid="quadratic").mean())
+
+
+def _walker_terms(physics: Physics, speed: float) -> Terms:
+    return {
+        "standing": float(tolerance(physics.torso_height(), (WALKER_HEIGHT, np.inf), margin=WALKER_HEIGHT / 2)),
+        "move": _at_least(physics.horizontal_velocity(), speed, margin=speed / 2, value_at_margin=0.5),
+        "upright": float((1 + physics.torso_upright()) / 2),
+    }
+
+
+def _walker(speed: float) -> Reward:
+    def combine(factors: Factors) -> np.ndarray:
+        return (3 * factors["standing"] + factors["upright"]) / 4 * (5 * factors["move"] + 1) / 6
+
+    return Reward(partial(_walker_terms, speed=speed), combine)
+
+
+def _cheetah_terms(physics: Physics) -> Terms:
+    return {"move": _at_least(physics.speed(), CHEETAH_SPEED, margin=CHEETAH_SPEED, value_at_margin=0.0)}
+
+
+def _quadruped_terms(physics: Physics, speed: float) -> Terms:
+    return {
+        "upright": _at_least(physics.torso_upright(), 1.0, margin=2.0, value_at_margin=0.0),
+        "move": _at_least(physics.torso_velocity()[0], speed, margin=speed, value_at_margin=0.5),
+    }
+
+
+def _quadruped(speed: float) -> Reward:
+    return Reward(partial(_quadruped_terms, speed=speed), lambda factors: factors["upright"] * factors["move"])
+
+
+def _hopper_terms(physics: Physics) -> Terms:
+    return {
+        "standing": float(tolerance(physics.height(), HOPPER_HEIGHT)),
+        "hopping": _at_least(physics.speed(), HOPPER_SPEED, margin=HOPPER_SPEED / 2, value_at_margin=0.5),
+    }
+
+
+def _humanoid_terms(physics: Physics) -> Terms:
+    velocity = physics.center_of_mass_velocity()[[0, 1]]
+    return {
+        "standing": float(tolerance(physics.head_height(), (HUMANOID_HEIGHT, np.inf), margin=HUMANOID_HEIGHT / 4)),
+        "upright": _at_least(physics.torso_upright(), 0.9, margin=1.9, value_at_margin=0.0),
+        "small_velocity": float(tolerance(velocity, margin=2).mean()),
+        "small_control": _small_control(physics),
+    }
+
+
+def _humanoid_combine(factors: Factors) -> np.ndarray:
+    standing = factors["standing"] * factors["upright"]
+    return (4 + factors["small_control"]) / 5 * standing * factors["small_velocity"]
+
+
+def _cartpole_terms(physics: Physics) -> Terms:
+    return {
+        "upright": float(((physics.pole_angle_cosine() + 1) / 2).mean()),
+        "centered": float(tolerance(physics.cart_position(), margin=2)),
+        "small_velocity": float(tolerance(physics.angular_vel(), margin=5).min()),
+        "small_control": _small_control(physics),
+    }
+
+
+def _cartpole_combine(factors: Factors) -> np.ndarray:
+    control = (4 + factors["small_control"]) / 5
+    return factors["upright"] * control * (1 + factors["small_velocity"]) / 2 * (1 + factors["centered"]) / 2
+
+
+def _finger_terms(physics: Physics) -> Terms:
+    return {"spinning": float(physics.hinge_velocity() <= -FINGER_SPEED)}
+
+
+def _reacher_terms(physics: Physics) -> Terms:
+    radii = physics.named.model.geom_size[["target", "finger"], 0].sum()
+    return {"at_target": float(tolerance(physics.finger_to_target_dist(), (0, radii)))}
+
+
+def _cup_terms(physics: Physics) -> Terms:
+    return {"in_cup": float(physics.in_target())}
+
+
+def _fish_terms(physics: Physics) -> Terms:
+    radii = physics.named.model.geom_size[["mouth", "target"], 0].sum()
+    distance = np.linalg.norm(physics.mouth_to_target())
+    return {
+        "at_target": float(tolerance(distance, (0, radii), margin=2 * radii)),
+        "upright": float(0.5 * (physics.upright() + 1)),
+    }
+
+
+REWARDS: dict[tuple[str, str], Reward] = {
+    ("walker", "walk"): _walker(WALKER_SPEED["walk"]),
+    ("walker", "run"): _walker(WALKER_SPEED["run"]),
+    ("cheetah", "run"): Reward(_cheetah_terms, lambda factors: factors["move"]),
+    ("quadruped", "walk"): _quadruped(QUADRUPED_SPEED["walk"]),
+    ("quadruped", "run"): _quadruped(QUADRUPED_SPEED["run"]),
+    ("hopper", "hop"): Reward(_hopper_terms, lambda factors: factors["standing"] * factors["hopping"]),
+    ("humanoid", "stand"): Reward(_humanoid_terms, _humanoid_combine),
+    ("cartpole", "swingup"): Reward(_cartpole_terms, _cartpole_combine),
+    ("finger", "spin"): Reward(_finger_terms, lambda factors: factors["spinning"]),
+    ("reacher", "hard"): Reward(
+        _reacher_terms, lambda factors: factors["at_target"], lambda terms: terms["at_target"] == 1.0
+    ),
+    ("ball_in_cup", "catch"): Reward(
+        _cup_terms, lambda factors: factors["in_cup"], lambda terms: terms["in_cup"] == 1.0
+    ),
+    ("fish", "swim"): Reward(
+        _fish_terms,
+        lambda factors: (7 * factors["at_target"] + factors["upright"]) / 8,
+        lambda terms: terms["at_target"] == 1.0,
+    ),
+}
+"""Reward of each (domain, task)."""
+
+
+class DMControlTask(gym.Env[np.ndarray, np.ndarray]):
+    """One task of DeepMind's Control Suite, with float64 observations flattened in its own order of keys.
+
+    A state holds the dynamics as they were *before* the last step and the controls of that step. Restoring takes the
+    step again, so that sensors, contacts and the picture come out bit-equal without being listed here.
+
+    Example:
+        >>> task = DMControlTask("walker", "walk")
+        >>> _ = task.reset(seed=0)
+        >>> _ = task.step(task.action_space.sample())
+        >>> list(task.reward_factors())
+        ['standing', 'move', 'upright']
+    """
+
+    def __init__(
+        self, domain: str, task: str, render_mode: str | None = None, width: int = 480, height: int = 480
+    ) -> None:
+        """Make the task without its time limit.
+
+        Args:
+            domain: the suite's domain, such as "walker".
+            task: the domain's task, such as "walk".
+            render_mode: "rgb_array" or None.
+            width: of a rendered frame, in pixels.
+            height: of a rendered frame, in pixels.
+        """
+        self._reward = REWARDS[domain, task]
+        self._env: Any = suite.load(domain, task, task_kwargs={"time_limit": float("inf")})
+        self._physics: Any = self._env.physics
+        # A first reset leaves in the model what every reset writes there (sizes, damping, colours).
+        observation = _flatten(self._env.reset().observation)
+        self._before = self._dynamics()
+        self._stepped = False
+        self._size = (height, width)
+        actions = self._env.action_spec()
+        low, high = actions.minimum.astype(np.float32), actions.maximum.astype(np.float32)
+        self.action_space = gym.spaces.Box(low, high, dtype=np.float32)
+        self.observation_space = gym.spaces.Box(-np.inf, np.inf, observation.shape, np.float64)
+        self.metadata = {"render_modes": ["rgb_array"], "render_fps": round(1 / self._env.control_timestep())}
+        self.render_mode = render_mode
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        """Start an episode; a seed below 2**32 gives that of `suite.load(..., task_kwargs={"random": seed})`."""
+        super().reset(seed=seed, options=options)
+        if seed is not None:
+            self._env.task.random.seed(seed if seed < SEED_WORD else _words(seed))
+        observation = _flatten(self._env.reset().observation)
+        self._stepped = False
+        return observation, {}
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        """One control step of the suite's, which never ends an episode."""
+        mujoco.mj_getState(self._physics.model.ptr, self._physics.data.ptr, self._before, DYNAMICS)
+        self._stepped = True
+        step = self._env.step(action)
+        return _flatten(step.observation), float(step.reward), step.last(), False, {}
+
+    def reward_factors(self) -> dict[str, float]:
+        """Terms of the last step's true reward, each in [0, 1]."""
+        if not self._stepped:
+            raise RuntimeError("no step was taken since reset(), so there is no last reward. Call step() first.")
+        return self._reward.terms(self._physics)
+
+    def combine_factors(self, factors: Mapping[str, np.ndarray]) -> np.ndarray:
+        """The suite's formula over terms of any common shape, in units of reward."""
+        return self._reward.combine({name: np.asarray(factor) for name, factor in factors.items()})
+
+    def success(self) -> bool | None:
+        """Whether the target is reached or the ball caught; None for the other tasks."""
+        return self._reward.solved(self._reward.terms(self._physics)) if self._reward.solved else None
+
+    def get_state(self) -> State:
+        """Dynamics before the last step, its controls (empty before the first), target position and generator."""
+        _, keys, position, has_gauss, gauss = self._env.task.random.get_state()
+        return {
+            "dynamics": self._before.copy() if self._stepped else self._dynamics(),
+            "controls": self._physics.control().copy() if self._stepped else np.empty(0),
+            "geom_pos": self._physics.model.geom_pos.copy(),  # a reset of reacher and fish moves the target in the model
+            "generator_keys": keys.copy(),
+            "generator_rest": np.array([position, has_gauss, gauss], dtype=np.float64),
+        }
+
+    def set_state(self, state: State) -> None:
+        """Continue from a state that `get_state` gave."""
+        model, data = self._physics.model.ptr, self._physics.data.ptr
+        mujoco.mj_setState(model, data, state["dynamics"], DYNAMICS)
+        self._physics.model.geom_pos[:] = state["geom_pos"]
+        self._before = state["dynamics"].copy()
+        self._stepped = bool(state["controls"].size)
+        if self._stepped:
+            # A step of the suite's begins in the middle of MuJoCo's, with positions and velocities worked out.
+            mujoco.mj_step1(model, data)
+            self._env.step(state["controls"])
+        else:
+            self._physics.after_reset()
+            mujoco.mj_setState(model, data, state["dynamics"], DYNAMICS)  # after_reset has moved qacc_warmstart
+        position, has_gauss, gauss = state["generator_rest"].tolist()
+        self._env.task.random.set_state(("MT19937", state["generator_keys"], int(position), int(has_gauss), gauss))
+
+    def render(self) -> np.ndarray | None:
+        """(height, width, 3) uint8 picture of the present state, or None without render_mode="rgb_array"."""
+        if self.render_mode is None:
+            return None
+        height, width = self._size
+        screen = self._physics.model.vis.global_
+        screen.offwidth, screen.offheight = max(screen.offwidth, width), max(screen.offheight, height)
+        return self._physics.render(height, width, camera_id=0)
+
+    def close(self) -> None:
+        """Free the renderer."""
+        self._env.close()
+
+    def _dynamics(self) -> np.ndarray:
+        model, data = self._physics.model.ptr, self._physics.data.ptr
+        state = np.empty(mujoco.mj_stateSize(model, DYNAMICS))
+        mujoco.mj_getState(model, data, state, DYNAMICS)
+        return state
+
+
+def _flatten(observation: Mapping[str, Any]) -> np.ndarray:
+    """(obs_dim,) float64, in the order of the suite's keys."""
+    return np.concatenate([np.ravel(part) for part in observation.values()], dtype=np.float64)
+
+
+def _words(seed: int) -> list[int]:
+    """Digits of a large seed in base 2**32, the lowest first."""
+    words = []
+    while seed:
+        seed, word = divmod(seed, SEED_WORD)
+        words.append(word)
+    return words
