@@ -204,7 +204,7 @@ class PreferenceEnv(gym.Env[Any, Any]):
         return frames
 
 
-class EvaluationEnv(gym.Wrapper[Any, Any, Any, Any]):
+class EvaluationEnv(gym.Env[Any, Any]):
     """A task with its true reward shown: `info` holds `factors` and, where the task has one, `success`. For metrics only.
 
     Made by `gym.make(id, evaluation=True)`. `prefenvs.feedback` raises EvaluationOnly on it.
@@ -213,30 +213,40 @@ class EvaluationEnv(gym.Wrapper[Any, Any, Any, Any]):
     def __init__(self, task: Task, *, name: str, pixels: int | None = None) -> None:
         """Show everything of `task`."""
         base: Any = task
-        super().__init__(base)
         self.task_name, self._task, self._pixels = name, task, pixels
+        self.action_space, self.observation_space = base.action_space, base.observation_space
         if pixels is not None:
             self.observation_space = gym.spaces.Box(0, 255, (pixels, pixels, 3), np.uint8)
+        self.metadata, self.render_mode = base.metadata, base.render_mode
 
     @property
-    def unwrapped(self) -> Any:
-        """The evaluation door itself, so that both doors unwrap to the same depth."""
-        return self
+    def task(self) -> Any:
+        """The base environment, with its factors, state and (on grids) its exact solution."""
+        return self._task
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Begin an episode."""
-        observation, info = self.env.reset(seed=seed, options=options)
+        super().reset(seed=seed)
+        observation, info = self.task.reset(seed=seed, options=options)
         return self._observe(observation), info
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         """Act; the reward returned is the true one."""
         check_action(action, self.action_space)
-        observation, reward, terminated, truncated, info = self.env.step(action)
+        observation, reward, terminated, truncated, info = self.task.step(action)
         info = {**info, "factors": dict(self._task.reward_factors())}
         success = self._task.success()
         if success is not None:
             info["success"] = bool(success)
         return self._observe(observation), float(reward), bool(terminated), bool(truncated), info
+
+    def render(self) -> Any:
+        """An image of the present state."""
+        return self.task.render()
+
+    def close(self) -> None:
+        """Free the simulator."""
+        self.task.close()
 
     def _observe(self, observation: Any) -> Any:
         return observation if self._pixels is None else _shrink(np.asarray(self.render()), self._pixels)

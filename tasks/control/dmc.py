@@ -260,7 +260,7 @@ class DMControlTask(gym.Env[np.ndarray, np.ndarray]):
         return {
             "dynamics": self._before.copy() if self._stepped else self._dynamics(),
             "controls": self._physics.control().copy() if self._stepped else np.empty(0),
-            "geom_pos": self._physics.model.geom_pos.copy(),  # a reset of reacher and fish moves the target in the model
+            "geom_pos": self._physics.model.geom_pos.copy(),  # resets of reacher and fish move the target, in the model
             "generator_keys": keys.copy(),
             "generator_rest": np.array([position, has_gauss, gauss], dtype=np.float64),
         }

@@ -1,4 +1,4 @@
-"""Gymnasium's MuJoCo environments: their own dynamics, rewards and seeds, with reward factors and a restorable state."""
+"""Gymnasium's MuJoCo environments: their own dynamics, rewards and seeds, with factors and a restorable state."""
 
 from __future__ import annotations
 

@@ -1,8 +1,9 @@
 """Exact solutions of a `TabularMDP`: values, policies, successor features and visits.
 
-All are pure functions. `v` is (S,) expected discounted return, `q` (S, A) the same after a given first action, a policy is
-(S, A) action probabilities; terminal states have value 0. With gamma = 1 a policy has a value only if it ends ("is
-proper", Bertsekas and Tsitsiklis 1991, An analysis of stochastic shortest path problems); the errors below say where not.
+All are pure functions. `v` is (S,) expected discounted return, `q` (S, A) the same after a given first action, a
+policy is (S, A) action probabilities; terminal states have value 0. With gamma = 1 a policy has a value only if it
+ends ("is proper", Bertsekas and Tsitsiklis 1991, An analysis of stochastic shortest path problems); the errors below
+say where not.
 """
 
 from __future__ import annotations
@@ -33,8 +34,8 @@ def greedy_policy(q: np.ndarray, ties: Literal["shared", "first"] = "shared", to
 
     Args:
         q: (..., S, A) value of each action.
-        ties: "shared" spreads the probability over all best actions, "first" takes the one of lowest index. With gamma = 1
-            and cycles of reward 0 (a coin that pays for the gas) a best action need not lead out; sharing does.
+        ties: "shared" spreads the probability over all best actions, "first" takes the one of lowest index. With gamma
+            = 1 and cycles of reward 0 (a coin that pays for the gas) a best action need not lead out; sharing does.
         tolerance: Actions this close to the best, relative to its size, count as best.
 
     Returns:
@@ -60,8 +61,8 @@ def value_iteration(
     """Optimal values by repeated Bellman backups from 0.
 
     v <- max_a E[r + gamma v(s')] until no state changes by more than `tolerance`; the error left is then at most
-    tolerance * gamma / (1 - gamma). Where gamma = 1 and walking on for ever costs nothing, the value is that of the best
-    policy that may also never end; `policy_iteration` gives the best that does.
+    tolerance * gamma / (1 - gamma). Where gamma = 1 and walking on for ever costs nothing, the value is that of the
+    best policy that may also never end; `policy_iteration` gives the best that does.
 
     Returns:
         v (S,) and q (S, A), with v exactly q's greatest entry.
@@ -80,16 +81,16 @@ def value_iteration(
             return v, q
     raise ValueError(
         f"values still change by {change:g} a sweep after {max_sweeps} sweeps, more than tolerance={tolerance:g}. "
-        f"With gamma={mdp.gamma:g} a cycle may earn reward for ever: use gamma < 1, or policy_iteration, which is exact."
+        f"With gamma={mdp.gamma:g} a cycle may earn reward for ever: use gamma < 1, or policy_iteration."
     )
 
 
 def policy_iteration(mdp: TabularMDP, max_rounds: int = 1000) -> tuple[np.ndarray, np.ndarray]:
     """Optimal values by solving a linear system a round: exact up to rounding, whatever gamma is.
 
-    Starts from the uniform policy and changes an action only where that is a strict gain. With gamma = 1 this keeps every
-    policy proper: a closed set of states that a strict gain leads into would have positive mean reward. So the result is
-    the best policy that ends, also where a cycle of reward 0 exists.
+    Starts from the uniform policy and changes an action only where that is a strict gain. With gamma = 1 this keeps
+    every policy proper: a closed set of states that a strict gain leads into would have positive mean reward. So the
+    result is the best policy that ends, also where a cycle of reward 0 exists.
 
     Returns:
         v (S,) and q (S, A), with v exactly q's greatest entry.
@@ -189,13 +190,15 @@ def _solve(mdp: TabularMDP, policy: np.ndarray, gains: np.ndarray) -> np.ndarray
 def _check_policy(mdp: TabularMDP, policy: np.ndarray) -> None:
     expected = (mdp.num_states, mdp.num_actions)
     if policy.shape[-2:] != expected:
-        raise ValueError(f"policy has shape {policy.shape}, expected (..., S, A) = (..., {expected[0]}, {expected[1]}).")
+        raise ValueError(
+            f"policy has shape {policy.shape}, expected (..., S, A) = (..., {expected[0]}, {expected[1]})."
+        )
     if (policy < 0).any() or np.abs(policy.sum(axis=-1) - 1).max() > 1e-9:
         raise ValueError("policy must hold probabilities that sum to 1 over actions.")
     if mdp.gamma == 1 and _endless(mdp, policy).any():
         states = np.flatnonzero(_endless(mdp, policy).reshape(-1, mdp.num_states).any(axis=0))
         raise ValueError(
-            f"gamma = 1 and the policy never ends from states {states[:8].tolist()} ({states.size} in all), so it has no "
+            f"gamma = 1 and the policy never ends from states {states[:8].tolist()} ({states.size} in all): it has no "
             "value there. Use gamma < 1, or a policy that ends."
         )
 

@@ -62,11 +62,13 @@ class TabularMDP:
         _check_probabilities("transitions", self.transitions)
         _check_probabilities("start", self.start)
         if self.start[self.terminal].any():
-            raise ValueError(f"start gives probability {self.start[self.terminal].sum():g} to terminal states, expected 0.")
+            raise ValueError(
+                f"start gives probability {self.start[self.terminal].sum():g} to terminal states, expected 0."
+            )
         self._check_features()
 
     def _freeze(self, name: str, dtype: type) -> None:
-        array = np.asarray(getattr(self, name), dtype=dtype)
+        array: np.ndarray = np.asarray(getattr(self, name), dtype=dtype)
         if array.flags.writeable:  # else it is another MDP's, and shared
             array = array.copy()
             array.setflags(write=False)
@@ -82,7 +84,8 @@ class TabularMDP:
         dims = self.weights.shape
         if self.features.shape != self.rewards.shape + dims or len(dims) != 1:
             raise ValueError(
-                f"features has shape {self.features.shape} and weights {dims}, expected {(*self.rewards.shape, 'd')} and (d,)."
+                f"features has shape {self.features.shape} and weights {dims}, "
+                f"expected {(*self.rewards.shape, 'd')} and (d,)."
             )
         if len(self.feature_names) not in (0, *dims):
             raise ValueError(f"feature_names has {len(self.feature_names)} names, expected {dims[0]}, one a feature.")

@@ -1,0 +1,37 @@
+"""Agents that learn from preferences, and the parts they are made of. Each loads when it is first used."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from prefenvs.agents.checkpoint import Barrier as Barrier
+    from prefenvs.agents.learned_reward import LearnedReward as LearnedReward
+    from prefenvs.agents.learned_reward import RewardReplayBuffer as RewardReplayBuffer
+    from prefenvs.agents.pebble import PEBBLE as PEBBLE
+    from prefenvs.agents.preference_callback import PreferenceCallback as PreferenceCallback
+    from prefenvs.agents.preference_callback import PreferenceConfig as PreferenceConfig
+    from prefenvs.agents.prefppo import PrefPPO as PrefPPO
+    from prefenvs.agents.reward_models import RewardEnsemble as RewardEnsemble
+
+_MODULES = {
+    "prefenvs.agents.checkpoint": ("Barrier",),
+    "prefenvs.agents.learned_reward": ("LearnedReward", "RewardReplayBuffer"),
+    "prefenvs.agents.pebble": ("PEBBLE",),
+    "prefenvs.agents.preference_callback": ("PreferenceCallback", "PreferenceConfig"),
+    "prefenvs.agents.prefppo": ("PrefPPO",),
+    "prefenvs.agents.reward_models": ("RewardEnsemble",),
+}
+_HOME = {name: module for module, names in _MODULES.items() for name in names}
+
+AGENTS = {"pebble": "prefenvs.agents.pebble:PEBBLE", "prefppo": "prefenvs.agents.prefppo:PrefPPO"}
+"""Agents by name, as `module:class`. `AGENTS["mine"] = "package.module:Mine"` adds one."""
+
+__all__ = ["AGENTS", *_HOME]  # noqa: PLE0604
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(importlib.import_module(_HOME[name]), name)
+    raise AttributeError(f"module 'prefenvs.agents' has no attribute {name!r}")

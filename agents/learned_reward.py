@@ -1,0 +1,124 @@
+"""Puts a learned reward where SB3's algorithms look for one: in the environment's step or in the replay buffer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from stable_baselines3.common.buffers import ReplayBuffer
+from stable_baselines3.common.type_aliases import ReplayBufferSamples
+from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
+from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
+
+from prefenvs.agents.reward_models import RewardEnsemble
+
+
+class LearnedReward(VecEnvWrapper):
+    """A VecEnv whose rewards come from a reward model: one batch a step. 0 until the model is trained."""
+
+    def __init__(self, venv: VecEnv, model: RewardEnsemble) -> None:
+        """Reward the steps of `venv` by `model`, which may go on learning."""
+        super().__init__(venv)
+        self.model = model
+        self._observations: Any = None
+        self._actions: np.ndarray | None = None
+
+    def reset(self) -> VecEnvObs:
+        """Begin episodes."""
+        self._observations = self.venv.reset()
+        return self._observations  # type: ignore[no-any-return]
+
+    def step_async(self, actions: np.ndarray) -> None:
+        """Remember what is done, and do it."""
+        self._actions = actions
+        self.venv.step_async(actions)
+
+    def step_wait(self) -> VecEnvStepReturn:
+        """Replace the rewards."""
+        observations, rewards, dones, infos = self.venv.step_wait()
+        if self.model.trained:
+            rewards = predict_rewards(self.model, self._observations, self._actions)
+        self._observations = observations
+        return observations, rewards, dones, infos
+
+
+@torch.no_grad()
+def predict_rewards(model: RewardEnsemble, observations: Any, actions: Any, chunk: int = 16_384) -> np.ndarray:
+    """(B,) float32 learned rewards of B steps, a chunk at a time."""
+    parts = [
+        model.reward(
+            torch.as_tensor(observations[at : at + chunk], device=model.device),
+            torch.as_tensor(actions[at : at + chunk], device=model.device),
+        )
+        for at in range(0, len(actions), chunk)
+    ]
+    return torch.cat(parts).cpu().numpy().astype(np.float32)
+
+
+class RewardReplayBuffer(ReplayBuffer):
+    """SB3's replay buffer with rewards from a model: new steps get them as they come, old ones by `relabel`.
+
+    Before there is a model, `explore` samples are rewarded for being far from what was seen: the distance to the k-th
+    nearest observation, divided by its running standard deviation. Lee et al. 2021, arXiv:2106.05091, eq. 5 (k = 5).
+    """
+
+    def __init__(self, *args: Any, k_nearest: int = 5, **kwargs: Any) -> None:
+        """As SB3's ReplayBuffer; `k_nearest` is k of the exploration reward."""
+        super().__init__(*args, **kwargs)
+        self.k_nearest = k_nearest
+        self.model: RewardEnsemble | None = None
+        self.explore = False
+        self.novelty = np.zeros(3)  # count, mean and sum of squared deviations of distances
+        low, high = getattr(self.action_space, "low", None), getattr(self.action_space, "high", None)
+        # SB3 stores Box actions scaled to [-1, 1]; the model reads them as the environment does.
+        self._middle, self._half = (0.0, 1.0) if low is None else ((high + low) / 2.0, (high - low) / 2.0)
+
+    def add(
+        self,
+        obs: np.ndarray,
+        next_obs: np.ndarray,
+        action: np.ndarray,
+        reward: np.ndarray,
+        done: np.ndarray,
+        infos: list[dict[str, Any]],
+    ) -> None:
+        """Store a step of each environment, rewarded by the model if there is one."""
+        if self.model is not None and self.model.trained:
+            reward = predict_rewards(self.model, obs, self._env_actions(action))
+        super().add(obs, next_obs, action, reward, done, infos)
+
+    def relabel(self, model: RewardEnsemble) -> None:
+        """Reward all stored steps, and those to come, by `model`."""
+        self.model, self.explore = model, False
+        size = self.size()
+        flat = (size * self.n_envs, -1)
+        observations = self.observations[:size].reshape(-1, *self.obs_shape)  # type: ignore[arg-type]
+        actions = self._env_actions(self.actions[:size].reshape(flat))
+        self.rewards[:size] = predict_rewards(model, observations, actions).reshape(size, self.n_envs)
+
+    def _env_actions(self, actions: np.ndarray) -> np.ndarray:
+        return actions * self._half + self._middle
+
+    def _get_samples(self, batch_inds: np.ndarray, env: Any = None) -> ReplayBufferSamples:
+        samples = super()._get_samples(batch_inds, env)
+        if not self.explore:
+            return samples
+        seen = self.to_torch(self.observations[: self.size()].reshape(-1, *self.obs_shape))  # type: ignore[arg-type]
+        distances = torch.cdist(samples.observations.flatten(1).float(), seen.flatten(1).float())
+        novelty = distances.kthvalue(min(self.k_nearest + 1, distances.shape[1]), dim=1).values  # the nearest is itself
+        self._track(novelty.cpu().numpy().astype(np.float64))
+        sd = np.sqrt(self.novelty[2] / max(self.novelty[0], 1.0))
+        return samples._replace(rewards=(novelty / max(float(sd), 1e-6)).reshape(-1, 1))
+
+    def _track(self, values: np.ndarray) -> None:
+        """Merge a batch into the running moments. Chan et al. 1983."""
+        count, mean, squares = self.novelty
+        gap, total = values.mean() - mean, count + len(values)
+        self.novelty = np.array(
+            [
+                total,
+                mean + gap * len(values) / total,
+                squares + ((values - values.mean()) ** 2).sum() + gap**2 * count * len(values) / total,
+            ]
+        )

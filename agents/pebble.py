@@ -1,0 +1,117 @@
+"""PEBBLE: off-policy preference learning with unsupervised pre-training and relabelling."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from stable_baselines3 import SAC
+from stable_baselines3.common.callbacks import BaseCallback, CallbackList
+
+from prefenvs.agents.learned_reward import RewardReplayBuffer
+from prefenvs.agents.preference_callback import PreferenceCallback, PreferenceConfig
+from prefenvs.agents.saving import load_agent, save_agent
+from prefenvs.labelling import feedback as feedback_of
+
+
+class PEBBLE(SAC):
+    """SAC on a reward learned from preferences. Lee et al. 2021, arXiv:2106.05091.
+
+    Random actions until `learning_starts`, then exploration by state entropy until the first session, then feedback
+    sessions after each of which the whole replay buffer is relabelled; after the first the critic starts afresh.
+
+    Example:
+        >>> import gymnasium as gym, prefenvs
+        >>> from prefenvs.agents import PEBBLE, PreferenceConfig
+        >>> env = gym.make("prefenvs/Pendulum-v0", budget=20)
+        >>> config = PreferenceConfig(queries=20, sessions=1, first_session=400, hidden=(16,))
+        >>> model = PEBBLE("MlpPolicy", env, preferences=config, learning_starts=300, seed=0).learn(410)
+        >>> model.preferences.feedback.answered
+        20
+    """
+
+    def __init__(
+        self,
+        policy: Any,
+        env: Any,
+        *,
+        preferences: PreferenceConfig | None = None,
+        reset_updates: int = 100,
+        seed: int | None = None,
+        _init_setup_model: bool = True,
+        **sac: Any,
+    ) -> None:
+        """Make a learner.
+
+        Args:
+            policy: SB3's policy name or class.
+            env: a preference environment, or an SB3 VecEnv of them.
+            preferences: when and what to ask.
+            reset_updates: gradient steps right after the critic was reset (B-Pref: 100).
+            seed: of the networks, the reward model and the environments.
+            _init_setup_model: as SB3.
+            **sac: as SB3's SAC.
+
+        Raises:
+            TypeError: if `env` is not a preference environment.
+        """
+        self.reset_updates = reset_updates
+        feedback = feedback_of(env)
+        super().__init__(
+            policy,
+            env,
+            seed=seed,
+            replay_buffer_class=RewardReplayBuffer,
+            _init_setup_model=_init_setup_model,
+            **sac,
+        )
+        self.preferences = PreferenceCallback(feedback, preferences or PreferenceConfig(), seed=seed or 0)
+        assert self.env is not None
+        self.preferences.build(self.observation_space, self.action_space, self.n_envs, self.device)
+        assert isinstance(self.replay_buffer, RewardReplayBuffer)
+        self.replay_buffer.model = self.preferences.reward_model
+        self.replay_buffer.explore = True
+
+    def learn(self, total_timesteps: int, callback: Any = None, **arguments: Any) -> PEBBLE:  # type: ignore[override]
+        """As SB3; counts environment steps."""
+        super().learn(total_timesteps, callback=with_preferences(self.preferences, callback), **arguments)
+        return self
+
+    def after_session(self, session: int) -> None:
+        """After the first session the critic, trained on exploration, starts afresh."""
+        if session != 1 or self.reset_updates == 0:
+            return
+        fresh = self.policy.make_critic()
+        self.critic.load_state_dict(fresh.state_dict())
+        self.critic_target.load_state_dict(fresh.state_dict())
+        self.critic.optimizer.state.clear()
+        self.train(self.reset_updates, self.batch_size)
+
+    def save(self, path: str | Path, **_: Any) -> None:  # type: ignore[override]
+        """Write a zip of JSON and safetensors: networks, optimisers and the reward model, without experience."""
+        own = {"preferences": asdict(self.preferences.config), "reset_updates": self.reset_updates}
+        save_agent(self, path, own, {"reward_model": self.preferences.reward_model})
+
+    @classmethod
+    def load(cls, path: str | Path, env: Any = None, device: torch.device | str = "auto", **_: Any) -> PEBBLE:  # type: ignore[override]
+        """Read what `save` wrote; `env` is a preference environment to go on learning in.
+
+        Raises:
+            DamagedFile: if the file cannot be read.
+            RunMismatch: if it holds another kind of agent, or one for other spaces.
+            ValueError: without `env`.
+        """
+        return load_agent(cls, path, env, device)  # type: ignore[return-value]
+
+    def _excluded_save_params(self) -> list[str]:
+        return [*super()._excluded_save_params(), "preferences"]
+
+
+def with_preferences(preferences: PreferenceCallback, callback: Any) -> BaseCallback:
+    """`preferences` before the user's own callbacks."""
+    if callback is None:
+        return preferences
+    others = callback if isinstance(callback, list) else [callback]
+    return CallbackList([preferences, *others])

@@ -1,0 +1,252 @@
+"""Makes any SB3 algorithm a preference learner."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from stable_baselines3.common.callbacks import BaseCallback
+
+from prefenvs.agents.learned_reward import RewardReplayBuffer
+from prefenvs.agents.reward_models import FitReport, PreferenceData, RewardEnsemble, fit
+from prefenvs.error import unknown_name
+from prefenvs.labelling import Feedback
+from prefenvs.queries import STRATEGIES, Candidates, sessions
+from prefenvs.segment_store import SegmentStore
+from prefenvs.segments import Query
+
+
+@dataclass
+class PreferenceConfig:
+    """When and what to ask, and how to learn from the answers."""
+
+    queries: int = 200
+    """Queries to ask in all; a smaller budget of the environment wins."""
+    sessions: int = 10
+    """Feedback sessions the queries are spread over."""
+    schedule: str = "constant"
+    """How: constant, decaying or growing."""
+    first_session: int = 1000
+    """Environment steps before the first session."""
+    last_session: int = 10_000
+    """Environment steps at the last session; the others lie evenly between."""
+    segment_steps: int = 50
+    """Steps a segment (B-Pref: 50)."""
+    strategy: str = "uniform"
+    """Which candidates are asked about: a name from STRATEGIES. The first session is uniform."""
+    candidates: int = 10
+    """Candidates drawn for each query asked, where the strategy looks at them (B-Pref: 10)."""
+    newest: int | None = None
+    """Ask only about this many latest episodes of each environment (on-policy queries); None for all that are kept."""
+    members: int = 3
+    """Networks in the reward ensemble."""
+    hidden: tuple[int, ...] = field(default=(256, 256, 256))
+    """Hidden layers of each."""
+    reward_lr: float = 3e-4
+    """Adam's learning rate for the ensemble."""
+    reward_epochs: int = 100
+    """Passes over all answers a session, at most."""
+    reward_batch: int = 64
+    """Queries a step of the ensemble's training."""
+    stop_accuracy: float = 0.97
+    """Training accuracy at which a session's training stops (B-Pref: 0.97)."""
+
+    def __post_init__(self) -> None:
+        if self.strategy not in STRATEGIES:
+            raise unknown_name("strategy", self.strategy, STRATEGIES)
+        if self.sessions < 1 or self.queries < self.sessions:
+            raise ValueError(f"queries={self.queries} do not fill sessions={self.sessions}; expected at least one each.")
+
+
+class PreferenceCallback(BaseCallback):
+    """Records segments, asks about them in sessions, trains the reward model and relabels the replay buffer.
+
+    Sessions take place between rollouts, so a rollout sees one reward. Give it to the `learn` of any SB3 algorithm whose
+    environment is wrapped by `LearnedReward` or whose `replay_buffer_class` is `RewardReplayBuffer`.
+
+    Example:
+        >>> from stable_baselines3 import SAC
+        >>> import gymnasium as gym, prefenvs
+        >>> from prefenvs.agents import PreferenceCallback, PreferenceConfig, RewardReplayBuffer
+        >>> env = gym.make("prefenvs/Pendulum-v0", budget=20)
+        >>> model = SAC("MlpPolicy", env, replay_buffer_class=RewardReplayBuffer, seed=0, learning_starts=400)
+        >>> config = PreferenceConfig(queries=20, sessions=1, first_session=400, hidden=(16,))
+        >>> asked = PreferenceCallback(prefenvs.feedback(env), config, seed=0)
+        >>> _ = model.learn(405, callback=asked)
+        >>> asked.feedback.asked
+        20
+    """
+
+    def __init__(
+        self, feedback: Feedback, config: PreferenceConfig, *, seed: int, reward_model: RewardEnsemble | None = None
+    ) -> None:
+        """Learn from `feedback`.
+
+        Args:
+            feedback: of the environment that the algorithm trains on.
+            config: when and what to ask.
+            seed: of windows, initial reward weights and shuffles.
+            reward_model: trained in place; by default a RewardEnsemble as `config` says, made when training starts.
+        """
+        super().__init__()
+        self.feedback, self.config, self.seed = feedback, config, seed
+        self.reward_model = reward_model
+        self.data = PreferenceData()
+        self.report: FitReport | None = None
+        self.session = 0
+        """Sessions held so far."""
+        budget = config.queries if feedback.budget is None else min(config.queries, feedback.budget)
+        self._sizes = sessions(config.schedule, budget, config.sessions)
+        self._steps = np.linspace(config.first_session, max(config.last_session, config.first_session), config.sessions)
+        self._store: SegmentStore | None = None
+        self._optimizer: torch.optim.Optimizer | None = None
+        self._asked_features = np.zeros((0, 0), np.float32)
+        self.reseed(0)
+
+    def reseed(self, barrier: int) -> None:
+        """Start the generators anew from (seed, barrier), so that a resumed run draws what an unbroken one draws."""
+        sequence = np.random.SeedSequence([self.seed, barrier])
+        self._rng = np.random.default_rng(sequence)
+        self._torch_rng = torch.Generator().manual_seed(int(sequence.generate_state(1, np.uint64)[0] >> np.uint64(1)))
+
+    def build(self, observation_space: Any, action_space: Any, num_envs: int, device: torch.device | str) -> RewardEnsemble:
+        """Make the store, the reward model and its optimiser if that has not been done; returns the model."""
+        if self._store is None:
+            self._store = SegmentStore(
+                observation_space,
+                action_space,
+                num_envs,
+                episodes=self.feedback.recorded_episodes,
+                task=self.feedback.task,
+            )
+            if self.reward_model is None:
+                rng = torch.Generator().manual_seed(self.seed)
+                self.reward_model = RewardEnsemble(
+                    observation_space, action_space, members=self.config.members, hidden=self.config.hidden, rng=rng
+                ).to(device)
+            self._optimizer = torch.optim.Adam(self.reward_model.parameters(), lr=self.config.reward_lr)
+        assert self.reward_model is not None
+        return self.reward_model
+
+    @property
+    def store(self) -> SegmentStore:
+        """The learner's own experience; there once training has started."""
+        assert self._store is not None, "the store is made when training starts"
+        return self._store
+
+    def _init_callback(self) -> None:
+        env = self.training_env
+        self.build(env.observation_space, env.action_space, env.num_envs, self.model.device)
+
+    def _on_rollout_start(self) -> None:
+        due = self.session < len(self._steps) and self.num_timesteps >= self._steps[self.session]
+        if due and self.store.windows(self.config.segment_steps):
+            self.hold_session()
+
+    def _on_step(self) -> bool:
+        infos, dones = self.locals["infos"], np.asarray(self.locals["dones"])
+        after = self.locals["new_obs"]
+        truncated = np.array([bool(info.get("TimeLimit.truncated", False)) for info in infos]) & dones
+        if dones.any():
+            after = np.array(after)
+            for row in np.flatnonzero(dones):
+                after[row] = infos[row]["terminal_observation"]
+        ids = np.stack([info["segment_id"] for info in infos])
+        # On-policy rollouts clip actions to the space; the clipped ones are what the environment did.
+        actions = self.locals.get("clipped_actions", self.locals["actions"])
+        self.store.add(self.model._last_obs, actions, after, dones & ~truncated, truncated, ids)  # type: ignore[arg-type]
+        return True
+
+    def hold_session(self) -> None:
+        """Sample queries, ask, train the reward model, relabel."""
+        size = self._sizes[self.session]
+        self.session += 1
+        if size == 0:
+            return
+        query = self._choose(size)
+        label = self.feedback.ask(query)
+        assert self.reward_model is not None
+        assert self._optimizer is not None
+        self.data.add(self.reward_model, query, label)
+        if len(self.data):
+            self.report = fit(
+                self.reward_model,
+                self._optimizer,
+                self.data,
+                rng=self._torch_rng,
+                epochs=self.config.reward_epochs,
+                batch=self.config.reward_batch,
+                stop_accuracy=self.config.stop_accuracy,
+            )
+            buffer = getattr(self.model, "replay_buffer", None)
+            if isinstance(buffer, RewardReplayBuffer):
+                buffer.relabel(self.reward_model)
+            self._log(self.report)
+        after = getattr(self.model, "after_session", None)
+        if after is not None:
+            after(self.session)
+
+    def _log(self, report: FitReport) -> None:
+        self.logger.record("preferences/asked", self.feedback.asked)
+        self.logger.record("preferences/answered", self.feedback.answered)
+        self.logger.record("preferences/loss", report.loss)
+        self.logger.record("preferences/accuracy", report.accuracy)
+        self.logger.record("preferences/held_out_accuracy", report.held_out_accuracy)
+        self.logger.record("preferences/epochs", report.epochs)
+
+    def _choose(self, size: int) -> Query:
+        config = self.config
+        strategy = "uniform" if self.session == 1 else config.strategy
+        pool = size if strategy == "uniform" else size * config.candidates
+        query = Query(self.store.sample(2 * pool, config.segment_steps, self._rng, config.newest))
+        if strategy == "uniform":
+            return query
+        candidates = self._describe(query)
+        chosen = STRATEGIES[strategy](candidates, size, self._rng)
+        features = candidates.features[chosen]
+        self._asked_features = np.concatenate([self._asked_features.reshape(-1, features.shape[1]), features])
+        return query[chosen]
+
+    @torch.no_grad()
+    def _describe(self, query: Query) -> Candidates:
+        assert self.reward_model is not None
+        segments = query.segments.torch(self.reward_model.device)
+        sums = self.reward_model.segment_members(segments).reshape(-1, query.n, query.k)
+        observations = segments.observations[:, :-1].float() * segments.mask.reshape(
+            *segments.mask.shape, *(1,) * (segments.observations.dim() - 2)
+        )
+        features = observations.reshape(query.n, -1).cpu().numpy().astype(np.float32)
+        return Candidates(sums.softmax(-1).cpu().numpy(), features, self._asked_features.reshape(-1, features.shape[1]))
+
+    def cut(self) -> None:
+        """End all episodes of the store; the environments are about to be reset from outside."""
+        self.store.cut()
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Everything a resumed run needs, as named arrays; no true rewards among them."""
+        assert self.reward_model is not None
+        assert self._optimizer is not None
+        from prefenvs.agents.checkpoint import module_state, optimizer_state
+
+        parts = {
+            "store": self.store.state(),
+            "data": self.data.state(),
+            "reward_model": module_state(self.reward_model),
+            "reward_optimizer": optimizer_state(self._optimizer),
+            "own": {"session": np.array(self.session), "asked_features": self._asked_features},
+        }
+        return {f"{part}/{name}": array for part, arrays in parts.items() for name, array in arrays.items()}
+
+    def load_state(self, state: dict[str, np.ndarray]) -> None:
+        """Put back what `state` gave, after `build`."""
+        from prefenvs.agents.checkpoint import load_module, load_optimizer, under
+
+        assert self.reward_model is not None
+        assert self._optimizer is not None
+        self.store.load_state(under("store", state))
+        self.data.load_state(under("data", state), self.reward_model.device)
+        load_module(self.reward_model, under("reward_model", state))
+        load_optimizer(self._optimizer, under("reward_optimizer", state))
+        self.session, self._asked_features = int(state["own/session"]), state["own/asked_features"]

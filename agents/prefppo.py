@@ -1,0 +1,84 @@
+"""PrefPPO: on-policy preference learning."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from stable_baselines3 import PPO
+
+from prefenvs.agents.learned_reward import LearnedReward
+from prefenvs.agents.pebble import with_preferences
+from prefenvs.agents.preference_callback import PreferenceCallback, PreferenceConfig
+from prefenvs.agents.saving import load_agent, save_agent
+from prefenvs.labelling import feedback as feedback_of
+
+
+class PrefPPO(PPO):
+    """PPO on a reward learned from preferences. Christiano et al. 2017, arXiv:1706.03741, with PPO as in B-Pref.
+
+    Example:
+        >>> import gymnasium as gym, prefenvs
+        >>> from prefenvs.agents import PrefPPO, PreferenceConfig
+        >>> env = gym.make("prefenvs/CartPole-v0", budget=20)
+        >>> config = PreferenceConfig(queries=20, sessions=1, first_session=128, hidden=(16,))
+        >>> model = PrefPPO("MlpPolicy", env, preferences=config, n_steps=128, seed=0).learn(256)
+        >>> model.preferences.feedback.asked
+        20
+    """
+
+    def __init__(
+        self,
+        policy: Any,
+        env: Any,
+        *,
+        preferences: PreferenceConfig | None = None,
+        seed: int | None = None,
+        _init_setup_model: bool = True,
+        **ppo: Any,
+    ) -> None:
+        """Make a learner.
+
+        Args:
+            policy: SB3's policy name or class.
+            env: a preference environment, or an SB3 VecEnv of them.
+            preferences: when and what to ask.
+            seed: of the networks, the reward model and the environments.
+            _init_setup_model: as SB3.
+            **ppo: as SB3's PPO.
+
+        Raises:
+            TypeError: if `env` is not a preference environment.
+        """
+        venv = self._wrap_env(env, verbose=0, monitor_wrapper=True)
+        self.preferences = PreferenceCallback(feedback_of(env), preferences or PreferenceConfig(), seed=seed or 0)
+        device = ppo.get("device", "auto")
+        from stable_baselines3.common.utils import get_device
+
+        model = self.preferences.build(
+            venv.observation_space, venv.action_space, venv.num_envs, get_device(device)
+        )
+        super().__init__(policy, LearnedReward(venv, model), seed=seed, _init_setup_model=_init_setup_model, **ppo)
+
+    def learn(self, total_timesteps: int, callback: Any = None, **arguments: Any) -> PrefPPO:  # type: ignore[override]
+        """As SB3; counts environment steps."""
+        super().learn(total_timesteps, callback=with_preferences(self.preferences, callback), **arguments)
+        return self
+
+    def save(self, path: str | Path, **_: Any) -> None:  # type: ignore[override]
+        """Write a zip of JSON and safetensors: networks, optimiser and the reward model, without experience."""
+        own = {"preferences": asdict(self.preferences.config)}
+        save_agent(self, path, own, {"reward_model": self.preferences.reward_model})
+
+    @classmethod
+    def load(cls, path: str | Path, env: Any = None, device: torch.device | str = "auto", **_: Any) -> PrefPPO:  # type: ignore[override]
+        """Read what `save` wrote; `env` is a preference environment to go on learning in.
+
+        Raises:
+            DamagedFile: if the file cannot be read.
+            RunMismatch: if it holds another kind of agent, or one for other spaces.
+            ValueError: without `env`.
+        """
+        return load_agent(cls, path, env, device)  # type: ignore[return-value]

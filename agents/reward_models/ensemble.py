@@ -1,0 +1,123 @@
+"""A Bradley-Terry ensemble of step reward models, as one module."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import gymnasium as gym
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from prefenvs.agents.reward_models.losses import bradley_terry_loss
+from prefenvs.segments import Label, Query, TorchSegments
+
+
+class RewardEnsemble(nn.Module):
+    """M multi-layer perceptrons from (observation, action) to a reward in [-1, 1], evaluated in one batch.
+
+    The mean of the members, divided by `scale`, is the reward. Lee et al. 2021, arXiv:2106.05091: three members of 3x256
+    LeakyReLU with a tanh output, scale 1.
+    """
+
+    supports = frozenset({"reward", "members", "segment", "prefer", "loss"})
+
+    def __init__(
+        self,
+        observation_space: gym.Space[Any],
+        action_space: gym.Space[Any],
+        *,
+        members: int = 3,
+        hidden: tuple[int, ...] = (256, 256, 256),
+        rng: torch.Generator,
+    ) -> None:
+        """Make an untrained ensemble.
+
+        Args:
+            observation_space: Box or Discrete.
+            action_space: Box or Discrete.
+            members: M.
+            hidden: width of each hidden layer.
+            rng: draws the initial weights; members differ by it alone.
+
+        Raises:
+            TypeError: for spaces that are neither Box nor Discrete.
+        """
+        super().__init__()
+        self.observation_space, self.action_space = observation_space, action_space
+        sizes = (_width(observation_space) + _width(action_space), *hidden, 1)
+        self.weights = nn.ParameterList()
+        self.biases = nn.ParameterList()
+        for fan_in, fan_out in zip(sizes[:-1], sizes[1:], strict=True):
+            bound = 1.0 / math.sqrt(fan_in)  # nn.Linear's own initial law
+            for store, shape in ((self.weights, (members, fan_in, fan_out)), (self.biases, (members, 1, fan_out))):
+                store.append(nn.Parameter((2.0 * torch.rand(shape, generator=rng) - 1.0) * bound))
+        self.register_buffer("scale", torch.ones(()))
+        self.register_buffer("trained", torch.zeros((), dtype=torch.bool))
+        self.scale: Tensor
+        self.trained: Tensor
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.scale.device
+
+    def encode(self, obs: Tensor, act: Tensor) -> Tensor:
+        """(..., in) input of the networks: flat observations and actions, discrete ones as one-hot."""
+        return torch.cat([_flat(obs, self.observation_space), _flat(act, self.action_space)], -1)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """(B, in) or (M, B, in) inputs to (M, B) rewards in [-1, 1], before scaling."""
+        members = self.weights[0].shape[0]
+        x = inputs if inputs.dim() == 3 else inputs.expand(members, *inputs.shape)
+        for weight, bias in zip(self.weights[:-1], self.biases[:-1], strict=True):
+            x = F.leaky_relu(torch.baddbmm(bias, x, weight))
+        return torch.tanh(torch.baddbmm(self.biases[-1], x, self.weights[-1])).squeeze(-1)
+
+    def members(self, obs: Tensor, act: Tensor, next_obs: Tensor | None = None) -> Tensor:
+        """(M, B) each member's reward of B steps, scaled."""
+        return self.forward(self.encode(obs, act)) / self.scale
+
+    def reward(
+        self, obs: Tensor, act: Tensor, next_obs: Tensor | None = None, context: dict[str, Tensor] | None = None
+    ) -> Tensor:
+        """(B,) mean reward of the members, scaled."""
+        return self.members(obs, act).mean(0)
+
+    def segment_members(self, segments: TorchSegments) -> Tensor:
+        """(M, n) each member's sum over the steps of each segment, padding left out, before scaling."""
+        inputs = self.encode(segments.observations[:, :-1], segments.actions)
+        n, steps = segments.mask.shape
+        return (self.forward(inputs.reshape(n * steps, -1)).reshape(-1, n, steps) * segments.mask).sum(-1)
+
+    def segment(self, segments: TorchSegments, context: dict[str, Tensor] | None = None) -> Tensor:
+        """(n,) mean of the members' sums."""
+        return self.segment_members(segments).mean(0)
+
+    def prefer(self, query: Query) -> Tensor:
+        """(n, k, k) logit that segment i is preferred to j: the difference of their sums."""
+        sums = self.segment(query.segments.torch(self.device)).reshape(query.n, query.k)
+        return sums[:, :, None] - sums[:, None, :]
+
+    def loss(self, query: Query, label: Label) -> Tensor:
+        """(n,) Bradley-Terry loss a query, the mean over members, in nats."""
+        sums = self.segment_members(query.segments.torch(self.device)).reshape(-1, query.n, query.k)
+        target = torch.as_tensor(label.choice, dtype=torch.float32, device=self.device)
+        return bradley_terry_loss(sums, target.expand_as(sums)).mean(0)
+
+
+def _width(space: gym.Space[Any]) -> int:
+    if isinstance(space, gym.spaces.Discrete):
+        return int(space.n)
+    if isinstance(space, gym.spaces.Box):
+        return math.prod(space.shape)
+    raise TypeError(f"RewardEnsemble reads Box and Discrete spaces, got {space}. Flatten the observations first.")
+
+
+def _flat(x: Tensor, space: gym.Space[Any]) -> Tensor:
+    if isinstance(space, gym.spaces.Discrete):
+        return F.one_hot(x.long() - int(space.start), int(space.n)).float()
+    width = len(space.shape or ())
+    flat = x.reshape(*x.shape[: x.dim() - width], -1).float()
+    return flat / 255.0 if x.dtype == torch.uint8 else flat

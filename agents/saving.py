@@ -1,0 +1,88 @@
+"""One file an agent: a zip of JSON and safetensors."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.numpy import load as load_bytes
+from safetensors.numpy import save as save_bytes
+from stable_baselines3.common.base_class import BaseAlgorithm
+
+from prefenvs.agents.checkpoint import learner_state, load_learner, load_module, module_state, under
+from prefenvs.agents.preference_callback import PreferenceConfig
+from prefenvs.error import DamagedFile, RunMismatch
+
+_SETTINGS = (
+    *("learning_rate", "batch_size", "gamma", "n_steps", "n_epochs", "gae_lambda", "max_grad_norm", "vf_coef"),
+    *("buffer_size", "learning_starts", "tau", "gradient_steps", "ent_coef", "target_update_interval", "use_sde"),
+    *("policy_kwargs", "seed"),
+)
+
+
+def save_agent(
+    model: BaseAlgorithm, path: str | Path, own: dict[str, Any], modules: dict[str, torch.nn.Module | None]
+) -> None:
+    """Write an agent.
+
+    Args:
+        model: an SB3 algorithm.
+        path: the zip; ".zip" is added if it has no ending.
+        own: arguments of its constructor beyond SB3's.
+        modules: further networks by name.
+    """
+    path = Path(path) if Path(path).suffix else Path(path).with_suffix(".zip")
+    arrays = learner_state(model)
+    for name, module in modules.items():
+        assert module is not None
+        arrays |= {f"{name}/{key}": array for key, array in module_state(module).items()}
+    settings = {key: getattr(model, key) for key in _SETTINGS if _is_json(getattr(model, key, object))}
+    facts = {
+        "class": type(model).__name__,
+        "spaces": [str(model.observation_space), str(model.action_space)],
+        "num_timesteps": model.num_timesteps,
+        "settings": settings,
+        "own": own,
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("agent.json", json.dumps(facts, indent=1))
+        archive.writestr("agent.safetensors", save_bytes({k: np.ascontiguousarray(a) for k, a in arrays.items()}))
+
+
+def load_agent(cls: type[BaseAlgorithm], path: str | Path, env: Any, device: torch.device | str) -> BaseAlgorithm:
+    """Read an agent that `save_agent` wrote; see the `load` of the agents."""
+    if env is None:
+        raise ValueError(f"{cls.__name__}.load needs env=: a preference environment, as its feedback belongs to that.")
+    path = Path(path) if Path(path).suffix else Path(path).with_suffix(".zip")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            facts = json.loads(archive.read("agent.json"))
+            arrays = load_bytes(archive.read("agent.safetensors"))
+    except (zipfile.BadZipFile, KeyError, ValueError, SafetensorError) as error:
+        raise DamagedFile(f"{path} cannot be read as an agent ({error}). It was left as it is.") from error
+    if facts["class"] != cls.__name__:
+        raise RunMismatch(f"{path} holds a {facts['class']}; load it with {facts['class']}.load.")
+    own = dict(facts["own"])
+    own["preferences"]["hidden"] = tuple(own["preferences"]["hidden"])
+    own["preferences"] = PreferenceConfig(**own["preferences"])
+    model: Any = cls("MlpPolicy", env, device=device, **own, **facts["settings"])
+    if [str(model.observation_space), str(model.action_space)] != facts["spaces"]:
+        raise RunMismatch(f"{path} was trained on spaces {facts['spaces']}, this environment has others.")
+    load_learner(model, arrays)
+    load_module(model.preferences.reward_model, under("reward_model", arrays))
+    model.num_timesteps = facts["num_timesteps"]
+    return model  # type: ignore[no-any-return]
+
+
+def _is_json(value: Any) -> bool:
+    try:
+        json.dumps(value)
+    except TypeError:
+        return False
+    return True
