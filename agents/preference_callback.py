@@ -97,6 +97,8 @@ class PreferenceCallback(BaseCallback):
         self.report: FitReport | None = None
         self.session = 0
         """Sessions held so far."""
+        self.history = np.zeros((0, 7))
+        """(sessions, 7) step, asked, answered, loss, accuracy, held-out accuracy, epochs."""
         budget = config.queries if feedback.budget is None else min(config.queries, feedback.budget)
         self._sizes = sessions(config.schedule, budget, config.sessions)
         self._steps = np.linspace(config.first_session, max(config.last_session, config.first_session), config.sessions)
@@ -189,6 +191,9 @@ class PreferenceCallback(BaseCallback):
             after(self.session)
 
     def _log(self, report: FitReport) -> None:
+        counts = (self.num_timesteps, self.feedback.asked, self.feedback.answered)
+        fit_row = (report.loss, report.accuracy, report.held_out_accuracy, report.epochs)
+        self.history = np.vstack([self.history, [*counts, *fit_row]])
         self.logger.record("preferences/asked", self.feedback.asked)
         self.logger.record("preferences/answered", self.feedback.answered)
         self.logger.record("preferences/loss", report.loss)
@@ -235,7 +240,11 @@ class PreferenceCallback(BaseCallback):
             "data": self.data.state(),
             "reward_model": module_state(self.reward_model),
             "reward_optimizer": optimizer_state(self._optimizer),
-            "own": {"session": np.array(self.session), "asked_features": self._asked_features},
+            "own": {
+                "session": np.array(self.session),
+                "asked_features": self._asked_features,
+                "history": self.history,
+            },
         }
         return {f"{part}/{name}": array for part, arrays in parts.items() for name, array in arrays.items()}
 
@@ -250,3 +259,4 @@ class PreferenceCallback(BaseCallback):
         load_module(self.reward_model, under("reward_model", state))
         load_optimizer(self._optimizer, under("reward_optimizer", state))
         self.session, self._asked_features = int(state["own/session"]), state["own/asked_features"]
+        self.history = state["own/history"]

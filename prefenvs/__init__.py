@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from prefenvs.registration import register_all
 
 if TYPE_CHECKING:
+    from prefenvs.agents.evaluation import EvalCallback as EvalCallback
     from prefenvs.calibration import Calibration as Calibration
     from prefenvs.calibration import calibrate as calibrate
     from prefenvs.error import BudgetSpent as BudgetSpent
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _MODULES = {
+    "prefenvs.agents.evaluation": ("EvalCallback",),
     "prefenvs.calibration": ("Calibration", "calibrate"),
     "prefenvs.error": (
         *("BudgetSpent", "DamagedFile", "EvaluationOnly", "NoExpert"),

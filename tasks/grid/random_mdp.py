@@ -25,7 +25,7 @@ GAMMA = 0.999
 
 
 def random_grid(rng: np.random.Generator, gamma: float = GAMMA) -> GridWorld:
-    """A grid world of the deterministic family of Knox et al. 2022, arXiv:2206.02231, sec. 6, under the delivery task's rules.
+    """A grid world of the deterministic family of Knox et al. 2022, arXiv:2206.02231, sec. 6, by the delivery rules.
 
     Size, shares and weights are drawn uniformly from the constants above, roadblocks and coins again while the shares
     add up to 1 or more. One goal. As in the authors' code a weight for mud is drawn though no cell is muddy. Unlike
@@ -61,8 +61,8 @@ def random_lottery_grid(rng: np.random.Generator, win: float = 100.0, gamma: flo
 
     Args:
         rng: Draws the map.
-        win: Reward of winning. By our choice 100: a win then looks better than the goal, while the lottery is worth 25
-            in the mean and the goal is the better end, except from afar. From 150 on the lottery is worth more.
+        win: Reward of winning. By our choice 100: a win then looks better than the goal, yet the lottery is worth 25 in
+            the mean and the goal is the better end wherever a way leads there. From 150 on the lottery is worth more.
         gamma: Discount a step.
 
     Returns:

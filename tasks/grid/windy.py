@@ -25,7 +25,7 @@ def windy_world(gamma: float = 1.0) -> GridWorld:
     """A map of ours for risk: a step that ends in a windy cell is blown one row down with probability 1/8.
 
     From the fork (row 3, column 0) the short-cut reaches the goal with probability (7/8)^3 and pays 5 then, and -6, -7
-    or -8 for falling into the water: 1.067 in the mean. The way around pays -1 for sure. So the mean prefers the
+    or -8 for falling into the water: 1.068 in the mean. The way around pays -1 for sure. So the mean prefers the
     short-cut, and the worst tenth or quarter of outcomes the way around. Meant for distributional dynamic programming
     (Pires et al. 2025, Optimizing Return Distributions with Distributional Dynamic Programming, arXiv:2501.13028).
 

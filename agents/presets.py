@@ -1,0 +1,168 @@
+"""Named settings of whole runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from prefenvs.agents.preference_callback import PreferenceConfig
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Task, agent and all hyperparameters of a run."""
+
+    task: str
+    agent: str
+    total_steps: int
+    num_envs: int
+    algorithm: Mapping[str, Any]
+    """Arguments of SB3's SAC or PPO; "lin_1e-3" is a rate that falls linearly to 0."""
+    preferences: PreferenceConfig
+    eval_every: int
+    checkpoint_every: int
+    source: str
+    """Where the settings are from."""
+    extra: Mapping[str, Any] = field(default_factory=dict)
+    """Further arguments of the agent."""
+
+
+_OURS = "small-machine preset of this project"
+_BPREF = "B-Pref's released scripts, github.com/rll-research/BPref, with its networks and rates"
+
+
+def _bpref(task: str, lr: float, steps: int, budget: int, per_session: int, every: int) -> Preset:
+    count = budget // per_session
+    return Preset(
+        task,
+        "pebble",
+        steps,
+        1,
+        {
+            "learning_rate": lr,
+            "batch_size": 1024,
+            "learning_starts": 1000,
+            "buffer_size": steps,
+            "ent_coef": "auto_0.1",
+            "target_update_interval": 2,
+            "policy_kwargs": {"net_arch": [1024, 1024]},
+        },
+        PreferenceConfig(
+            queries=budget,
+            sessions=count,
+            first_session=10_000,
+            last_session=10_000 + every * (count - 1),
+            segment_steps=50,
+            strategy="disagreement",
+            reward_lr=3e-4,
+            reward_epochs=50,
+            reward_batch=128,
+        ),
+        eval_every=10_000,
+        checkpoint_every=50_000,
+        source=_BPREF,
+    )
+
+
+PRESETS: dict[str, Preset] = {
+    "halfcheetah-small": Preset(
+        "HalfCheetah",
+        "pebble",
+        80_000,
+        4,
+        {
+            "learning_rate": 1e-3,
+            "batch_size": 256,
+            "learning_starts": 500,
+            "gradient_steps": 2,
+            "buffer_size": 100_000,
+            "ent_coef": "auto_0.1",
+            "policy_kwargs": {"net_arch": [128, 128]},
+        },
+        PreferenceConfig(
+            queries=400,
+            sessions=10,
+            first_session=2000,
+            last_session=29_000,
+            segment_steps=25,
+            hidden=(128, 128),
+            reward_lr=1e-3,
+        ),
+        eval_every=8000,
+        checkpoint_every=20_000,
+        source=_OURS,
+    ),
+    "pendulum-small": Preset(
+        "Pendulum",
+        "pebble",
+        20_000,
+        1,
+        {"learning_rate": 1e-3, "learning_starts": 500, "policy_kwargs": {"net_arch": [64, 64]}},
+        PreferenceConfig(
+            queries=200,
+            sessions=8,
+            first_session=1000,
+            last_session=8000,
+            segment_steps=50,
+            hidden=(64, 64),
+            reward_lr=1e-3,
+        ),
+        eval_every=2000,
+        checkpoint_every=5000,
+        source=_OURS,
+    ),
+    "cartpole-small": Preset(
+        "CartPole",
+        "prefppo",
+        100_000,
+        8,
+        {
+            "learning_rate": "lin_1e-3",
+            "clip_range": "lin_0.2",
+            "n_steps": 32,
+            "batch_size": 256,
+            "n_epochs": 20,
+            "gamma": 0.98,
+            "gae_lambda": 0.8,
+        },
+        PreferenceConfig(
+            queries=200,
+            sessions=10,
+            first_session=1000,
+            last_session=30_000,
+            segment_steps=50,
+            hidden=(64, 64),
+            reward_lr=1e-3,
+        ),
+        eval_every=10_000,
+        checkpoint_every=25_600,
+        source=_OURS + "; PPO as rl-baselines3-zoo tunes it for CartPole-v1",
+    ),
+    "bpref-walker-walk": _bpref("WalkerWalk", 5e-4, 500_000, 500, 50, 20_000),
+    "bpref-quadruped-walk": _bpref("QuadrupedWalk", 1e-4, 1_000_000, 1000, 100, 30_000),
+}
+"""Presets by name. `PRESETS["mine"] = Preset(...)` adds one."""
+
+
+def default_preset(task: str, agent: str) -> Preset:
+    """The preset of a task if there is one, else settings of the nearest kind with that task's name."""
+    base = "pebble" if agent in ("pebble", "sac") else "prefppo"
+    for preset in PRESETS.values():
+        if (preset.task, preset.agent) == (task, base):
+            return preset
+    from dataclasses import replace
+
+    return replace(PRESETS["halfcheetah-small" if base == "pebble" else "cartpole-small"], task=task, agent=base)
+
+
+def schedules(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments with "lin_1e-3" turned into a function of the progress remaining."""
+
+    def linear(start: float) -> Callable[[float], float]:
+        return lambda remaining: start * remaining
+
+    return {
+        key: linear(float(value.removeprefix("lin_"))) if isinstance(value, str) and value.startswith("lin_") else value
+        for key, value in arguments.items()
+    }

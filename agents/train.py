@@ -1,0 +1,182 @@
+"""One training run in a folder of its own: config, curve, checkpoints, agent and result."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+import time
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import torch
+from stable_baselines3 import PPO, SAC
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.callbacks import CallbackList
+from stable_baselines3.common.monitor import Monitor
+from stable_baselines3.common.vec_env import DummyVecEnv
+
+from prefenvs.agents import AGENTS
+from prefenvs.agents.checkpoint import Barrier
+from prefenvs.agents.evaluation import EvalCallback, evaluate, write_csv
+from prefenvs.agents.pebble import PEBBLE
+from prefenvs.agents.prefppo import PrefPPO
+from prefenvs.agents.presets import Preset, schedules
+from prefenvs.error import RunMismatch, unknown_name
+from prefenvs.tasks import TASKS
+
+BASELINES: dict[str, type[BaseAlgorithm]] = {"sac": SAC, "ppo": PPO}
+"""SB3's own algorithms, which learn from the true reward."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """What decides a run's numbers."""
+
+    preset: Preset
+    seed: int = 0
+    oracle: str = "partial_return"
+    teacher: str = "oracle"
+    budget: int | None = None
+    device: str = "auto"
+
+    def describe(self) -> dict[str, Any]:
+        """As JSON."""
+        preset = asdict(self.preset)
+        return json.loads(  # type: ignore[no-any-return]
+            json.dumps(
+                {
+                    "task": self.preset.task,
+                    "agent": self.preset.agent,
+                    "seed": self.seed,
+                    "total_steps": self.preset.total_steps,
+                    "oracle": self.oracle,
+                    "teacher": self.teacher,
+                    "budget": self.budget,
+                    "device": self.device,
+                    "preset": preset,
+                }
+            )
+        )
+
+
+def train(run: Run, folder: Path, *, command: str = "", progress: bool = False, quiet: bool = False) -> dict[str, Any]:
+    """Train, or go on where a killed run stopped, and return the result (also in result.json).
+
+    Args:
+        run: what to do.
+        folder: of this run alone; made if need be.
+        command: written into the folder, so that a reader can repeat it.
+        progress: show a progress bar.
+        quiet: print nothing.
+
+    Raises:
+        RunMismatch: if the folder holds a run with another configuration.
+        ValueError: for an unknown task or agent.
+    """
+    preset = run.preset
+    if preset.task not in TASKS:
+        raise unknown_name("env", preset.task, TASKS)
+    if preset.agent not in (*AGENTS, *BASELINES):
+        raise unknown_name("agent", preset.agent, (*AGENTS, *BASELINES))
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+    open_folder(run, folder, command)
+    if (folder / "result.json").exists():
+        return json.loads((folder / "result.json").read_text(encoding="utf-8"))  # type: ignore[no-any-return]
+    started = time.perf_counter()
+    env_id = TASKS[preset.task].id
+    model = make_agent(run, folder)
+    preferences = getattr(model, "preferences", None)
+    curve = EvalCallback(env_id, preset.eval_every, path=folder / "evaluations.csv")
+    parts = (curve,) if preferences is None else (preferences, curve)
+    feedback = None if preferences is None else preferences.feedback
+    barrier = Barrier(folder / "checkpoints", preset.checkpoint_every, run.seed, feedback, parts)
+    if barrier.begin(model) and not quiet:
+        print(f"resumed at step {model.num_timesteps:,} of {preset.total_steps:,}", file=sys.stderr)
+    callback = CallbackList([curve, barrier])
+    left = preset.total_steps - model.num_timesteps
+    if left > 0:
+        model.learn(left, callback=callback, reset_num_timesteps=False, progress_bar=progress, tb_log_name="log")
+    final = evaluate(model, env_id, 20)
+    result: dict[str, Any] = {
+        "task": preset.task,
+        "agent": preset.agent,
+        "seed": run.seed,
+        "final": final.mean,
+        "sd": final.sd,
+        "success": final.success,
+        "door": "evaluation",
+        "episodes": final.episodes,
+        "deterministic": True,
+        "selected": "last",
+        "seconds": time.perf_counter() - started,
+    }
+    if preferences is not None:
+        header = ("step", "asked", "answered", "loss", "accuracy", "held_out_accuracy", "epochs")
+        write_csv(folder / "sessions.csv", header, preferences.history)
+        last = preferences.history[-1] if len(preferences.history) else [float("nan")] * 7
+        names = ("asked", "answered", "accuracy", "held_out_accuracy")
+        values = (feedback.asked, feedback.answered, float(last[4]), float(last[5]))  # type: ignore[union-attr]
+        result |= {k: None if v != v else v for k, v in zip(names, values, strict=True)}
+    save = folder / "agent.zip"
+    if preferences is not None:
+        model.save(save)
+    part = folder / "result.part"
+    part.write_text(json.dumps(result, indent=1), encoding="utf-8")
+    os.replace(part, folder / "result.json")
+    return result
+
+
+def make_agent(run: Run, folder: Path | None = None, render_mode: str | None = None) -> BaseAlgorithm:
+    """A new agent and its environments: preference environments, or the true reward's for SB3's own algorithms."""
+    preset = run.preset
+    env_id = TASKS[preset.task].id
+    settings: dict[str, Any] = {"evaluation": True}
+    if preset.agent in AGENTS:
+        settings = {"oracle": run.oracle, "teacher": run.teacher, "budget": run.budget, "feedback_seed": run.seed}
+        settings |= {"store": None if folder is None else str(folder / "answers.sqlite"), "render_mode": render_mode}
+    venv = DummyVecEnv([lambda: Monitor(gym.make(env_id, **settings)) for _ in range(preset.num_envs)])
+    log = None if folder is None else str(folder / "tensorboard")
+    shared = {"seed": run.seed, "device": run.device, "tensorboard_log": log}
+    arguments = schedules(preset.algorithm) | shared
+    if preset.agent in BASELINES:
+        return BASELINES[preset.agent]("MlpPolicy", venv, **arguments)
+    agents = {"pebble": PEBBLE, "prefppo": PrefPPO}
+    cls: Any = agents.get(preset.agent) or _load(AGENTS[preset.agent])
+    return cls("MlpPolicy", venv, preferences=preset.preferences, **preset.extra, **arguments)  # type: ignore[no-any-return]
+
+
+def _load(entry_point: str) -> Any:
+    import importlib
+
+    module, _, name = entry_point.partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
+def open_folder(run: Run, folder: Path, command: str) -> None:
+    """Make a run's folder, or check that it belongs to this run.
+
+    Raises:
+        RunMismatch: naming the settings that differ.
+    """
+    config = run.describe()
+    path = folder / "config.json"
+    if path.exists():
+        found = json.loads(path.read_text(encoding="utf-8"))
+        different = [key for key in config if found.get(key) != config[key]]
+        if different:
+            raise RunMismatch(
+                f"{folder} holds a run with other settings: {', '.join(different)} differ. "
+                "Give another --out, or repeat its own command: " + str(found.get("command", "see config.json"))
+            )
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    packages = ("prefenvs", "torch", "stable-baselines3", "gymnasium", "mujoco", "numpy")
+    versions = {name: version(name) for name in packages} | {"python": platform.python_version()}
+    part = folder / "config.part"
+    part.write_text(json.dumps({**config, "command": command, "versions": versions}, indent=1), encoding="utf-8")
+    os.replace(part, path)

@@ -1,0 +1,245 @@
+"""The `prefenvs` program."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from prefenvs.error import PrefenvsError, unknown_name
+
+
+@dataclass
+class List:
+    """List what can be named: tasks, oracles, teachers, query strategies, agents and presets."""
+
+    kind: str = "tasks"
+    """tasks, oracles, teachers, strategies, agents or presets."""
+    json: bool = False
+    """Print for machines."""
+
+    def run(self, command: str) -> int:
+        """Print the names."""
+        from prefenvs.oracles import ORACLES
+        from prefenvs.queries import STRATEGIES
+        from prefenvs.tasks import TASKS
+        from prefenvs.teacher import TEACHERS
+
+        if self.kind == "presets":
+            from prefenvs.agents.presets import PRESETS
+
+            rows = {name: [p.task, p.agent, f"{p.total_steps:,} steps"] for name, p in PRESETS.items()}
+        else:
+            from prefenvs.agents import AGENTS
+
+            kinds: dict[str, dict[str, list[str]]] = {
+                "tasks": {
+                    s.id: [
+                        f"horizon {s.horizon}",
+                        f"random {s.random_score.mean:.1f}" if s.random_score else "",
+                        ", ".join(s.factors),
+                        f"[{s.extra}]" if s.extra else "",
+                    ]
+                    for s in TASKS.values()
+                },
+                "oracles": {name: [] for name in ORACLES},
+                "teachers": {name: [] for name in TEACHERS},
+                "strategies": {name: [] for name in STRATEGIES},
+                "agents": {name: [place] for name, place in AGENTS.items()},
+            }
+            if self.kind not in kinds:
+                raise unknown_name("kind", self.kind, (*kinds, "presets"))
+            rows = kinds[self.kind]
+        if self.json:
+            print(json.dumps(rows, indent=1))
+        else:
+            width = max(map(len, rows), default=0)
+            for name, facts in rows.items():
+                print(f"{name:{width}}  {'  '.join(fact for fact in facts if fact)}".rstrip())
+        return 0
+
+
+@dataclass
+class Train:
+    """Train an agent from preferences, or on the true reward (agents sac and ppo). The same command again resumes."""
+
+    env: str | None = None
+    """Task: an id such as prefenvs/Pendulum-v0, or its name. By default the preset's."""
+    agent: str | None = None
+    """pebble, prefppo, or on the true reward sac, ppo. By default the preset's."""
+    preset: str | None = None
+    """Named settings; see `prefenvs list presets`. By default those of the task."""
+    oracle: str = "partial_return"
+    """What the simulated person cares about."""
+    teacher: str = "oracle"
+    """How the simulated person errs."""
+    budget: int | None = None
+    """Queries that may be asked; by default the preset's number."""
+    steps: int | None = None
+    """Environment steps; by default the preset's."""
+    seed: int = 0
+    """Seed of everything random."""
+    device: str = "auto"
+    """cpu, cuda, or auto."""
+    out: Path | None = None
+    """Folder of the run; by default runs/<task>-<agent>-<seed>."""
+    json: bool = False
+    """Print the result for machines."""
+
+    def run(self, command: str) -> int:
+        """Train."""
+        from prefenvs.agents.presets import PRESETS, default_preset
+        from prefenvs.agents.train import Run, train
+
+        if self.preset is not None and self.preset not in PRESETS:
+            raise unknown_name("preset", self.preset, PRESETS)
+        task = task_name(self.env) if self.env else None
+        if self.preset is None and task is None:
+            raise ValueError("give --env or --preset; `prefenvs list tasks` and `prefenvs list presets` name them.")
+        agent = self.agent or "pebble"
+        preset = PRESETS[self.preset] if self.preset else default_preset(str(task), agent)
+        changes: dict[str, Any] = {"task": task, "agent": self.agent, "total_steps": self.steps}
+        preset = dataclasses.replace(preset, **{key: value for key, value in changes.items() if value is not None})
+        out = self.out or Path("runs") / f"{preset.task}-{preset.agent}-{self.seed}"
+        run = Run(preset, self.seed, self.oracle, self.teacher, self.budget, self.device)
+        result = train(run, out, command=command, progress=sys.stderr.isatty())
+        if self.json:
+            print(json.dumps(result, indent=1))
+        else:
+            print(f"true return {result['final']:.1f} +- {result['sd']:.1f} over {result['episodes']} episodes; {out}")
+        return 0
+
+
+@dataclass
+class Eval:
+    """Score random play, or the agent of a run, through the evaluation door."""
+
+    env: str | None = None
+    """Task to play at random."""
+    run_folder: Path | None = None
+    """Run whose agent is scored."""
+    episodes: int = 20
+    """Episodes to play."""
+    json: bool = False
+    """Print for machines."""
+
+    def run(self, command: str) -> int:
+        """Evaluate."""
+        from prefenvs.tasks import TASKS
+
+        if (self.env is None) == (self.run_folder is None):
+            raise ValueError("give one of --env (random play) and --run-folder (its agent).")
+        from prefenvs.agents.evaluation import evaluate
+
+        policy = None
+        task = task_name(self.env) if self.env else ""
+        if self.run_folder is not None:
+            config = json.loads((self.run_folder / "config.json").read_text(encoding="utf-8"))
+            task = config["task"]
+            policy = _load_agent(config["agent"], self.run_folder / "agent.zip", task)
+        found = evaluate(policy, TASKS[task].id, self.episodes)
+        if self.json:
+            print(json.dumps(dataclasses.asdict(found)))
+        else:
+            print(f"true return {found.mean:.2f} +- {found.sd:.2f} over {found.episodes} episodes of {TASKS[task].id}")
+        return 0
+
+
+@dataclass
+class Report:
+    """Write one HTML page about runs."""
+
+    runs: Annotated[list[Path], "positional"]
+    """Folders of runs: seeds of one agent, or several agents on one task."""
+
+    def run(self, command: str) -> int:
+        """Write the page."""
+        from prefenvs.report import write_report
+
+        print(write_report(*self.runs))
+        return 0
+
+
+@dataclass
+class Demo:
+    """Learn HalfCheetah from preferences in minutes; end with a table and a report."""
+
+    full: bool = False
+    """Also train SAC on the true reward, in place of the recorded figure."""
+    seed: int = 0
+    """Seed of everything random."""
+    steps: int | None = None
+    """Environment steps, to try it out faster."""
+    out: Path = Path("runs/demo")
+    """Folder of the runs."""
+
+    def run(self, command: str) -> int:
+        """Train and report."""
+        from prefenvs.demo import run_demo
+
+        return run_demo(self.out, self.seed, steps=self.steps, full=self.full, command=command)
+
+
+VERBS = {"list": List, "train": Train, "eval": Eval, "report": Report, "demo": Demo}
+
+
+def task_name(env: str) -> str:
+    """The name of a task from its id or name.
+
+    Raises:
+        ValueError: with the nearest known name.
+    """
+    from prefenvs.tasks import TASKS
+
+    name = env.removeprefix("prefenvs/")
+    for spec in TASKS.values():
+        if env in (spec.id, spec.name) or name == spec.id.removeprefix("prefenvs/"):
+            return spec.name
+    raise unknown_name("env", env, [spec.id for spec in TASKS.values()])
+
+
+def _load_agent(agent: str, path: Path, task: str) -> Any:
+    import gymnasium as gym
+
+    from prefenvs.agents import PEBBLE, PrefPPO
+    from prefenvs.tasks import TASKS
+
+    loaders: dict[str, Any] = {"pebble": PEBBLE, "prefppo": PrefPPO}
+    if agent not in loaders:
+        raise unknown_name("agent", agent, loaders, "Agents on the true reward are not kept.")
+    return loaders[agent].load(path, gym.make(TASKS[task].id))
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the program; exits 0 when done, 1 when it failed, 2 on bad usage."""
+    import tyro
+
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    command = shlex.join(["prefenvs", *given])
+    verb = tyro.extras.subcommand_cli_from_dict(
+        {name: _identity(cls) for name, cls in VERBS.items()}, args=given, prog="prefenvs", description=__doc__
+    )
+    try:
+        sys.exit(verb.run(command))
+    except (ValueError, TypeError) as error:
+        print(f"prefenvs: {error}", file=sys.stderr)
+        sys.exit(2)
+    except (PrefenvsError, ImportError) as error:
+        print(f"prefenvs: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print(f"\nstopped. Resume with the same command: {command}", file=sys.stderr)
+        sys.exit(130)
+
+
+def _identity(cls: Any) -> Any:
+    return cls
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,76 @@
+"""Formulas of the Control Suite's rewards by hand, success, seeds and the target that lives in the model."""
+
+import numpy as np
+import pytest
+
+pytest.importorskip("dm_control", reason='needs pip install "prefenvs[dmc]"')
+
+from prefenvs.tasks.control.dmc import REWARDS, DMControlTask
+
+
+def combine(domain, task, **factors):
+    return REWARDS[domain, task].combine({name: np.asarray(value) for name, value in factors.items()})
+
+
+def test_walker_weighs_standing_three_to_one_and_moving_five_to_one():
+    # (3 * 1 + 0.5) / 4 * (5 * 0.4 + 1) / 6 = 0.875 * 0.5
+    assert combine("walker", "walk", standing=1.0, upright=0.5, move=0.4) == pytest.approx(0.4375)
+
+
+def test_cartpole_halves_the_reward_far_from_the_centre_and_at_speed():
+    # 1 * (4 + 0) / 5 * (1 + 0) / 2 * (1 + 0) / 2
+    assert combine(
+        "cartpole", "swingup", upright=1.0, centered=0.0, small_velocity=0.0, small_control=0.0
+    ) == pytest.approx(0.2)
+
+
+def test_humanoid_pays_nothing_lying_down_and_at_most_a_fifth_for_small_control():
+    assert combine("humanoid", "stand", standing=0.0, upright=1.0, small_velocity=1.0, small_control=1.0) == 0.0
+    assert combine(
+        "humanoid", "stand", standing=1.0, upright=1.0, small_velocity=1.0, small_control=0.0
+    ) == pytest.approx(0.8)
+
+
+def test_fish_pays_an_eighth_for_staying_upright():
+    assert combine("fish", "swim", at_target=0.0, upright=1.0) == pytest.approx(1 / 8)
+
+
+@pytest.mark.parametrize(
+    ("domain", "name", "part"), [("reacher", "hard", "finger"), ("fish", "swim", "mouth")], ids=["reacher", "fish"]
+)
+def test_reaching_the_target_is_success_and_the_target_travels_with_the_state(domain, name, part):
+    task = DMControlTask(domain, name)
+    task.reset(seed=1)
+    assert task.success() is False
+    state, geoms = task.get_state(), task._physics.named.data.geom_xpos
+    target = task._physics.model.name2id("target", "geom")
+    state["geom_pos"][target] += geoms[part] - geoms["target"]
+    task.set_state(state)
+    assert task.success() is True
+    task.set_state(task.get_state())
+    assert task.success() is True
+
+
+def test_a_ball_in_the_cup_is_success_and_pays_one():
+    task = DMControlTask("ball_in_cup", "catch")
+    task.reset(seed=0)
+    assert task.success() is False
+    physics = task._physics
+    physics.named.data.qpos[["ball_x", "ball_z"]] += physics.ball_to_target()
+    physics.forward()
+    assert task.success() is True
+    assert task.step(np.zeros(2, dtype=np.float32))[1] == 1.0
+    assert task.reward_factors() == {"in_cup": 1.0}
+
+
+def test_seeds_beyond_32_bits_differ_from_those_within():
+    task = DMControlTask("reacher", "hard")
+    starts = [task.reset(seed=seed)[0] for seed in (5, 5 + 2**32, 5 + 2**33, 5 + 2**32)]
+    assert not np.array_equal(starts[0], starts[1])
+    assert not np.array_equal(starts[1], starts[2])
+    np.testing.assert_array_equal(starts[1], starts[3])
+
+
+def test_a_state_of_another_task_is_refused():
+    with pytest.raises((TypeError, ValueError)):
+        DMControlTask("walker", "walk").set_state(DMControlTask("reacher", "hard").get_state())
