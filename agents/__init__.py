@@ -28,7 +28,7 @@ _HOME = {name: module for module, names in _MODULES.items() for name in names}
 AGENTS = {"pebble": "prefenvs.agents.pebble:PEBBLE", "prefppo": "prefenvs.agents.prefppo:PrefPPO"}
 """Agents by name, as `module:class`. `AGENTS["mine"] = "package.module:Mine"` adds one."""
 
-__all__ = ["AGENTS", *_HOME]  # noqa: PLE0604
+__all__ = ["AGENTS", *_HOME]
 
 
 def __getattr__(name: str) -> Any:

@@ -130,7 +130,7 @@ def restart(model: BaseAlgorithm, seed: int, barrier: int) -> None:
     """Reset all environments and start every generator anew from (seed, barrier)."""
     words = np.random.SeedSequence([seed, barrier]).generate_state(4)
     random.seed(int(words[0]))
-    np.random.seed(int(words[0]))  # noqa: NPY002 (SB3's replay buffer draws from it)
+    np.random.seed(int(words[0]))
     torch.manual_seed(int(words[1]))
     model.action_space.seed(int(words[2]))
     env = model.get_env()
@@ -265,5 +265,3 @@ class Barrier(BaseCallback):
                 self.feedback.load_state(files["teacher"])
         self._restart()
         return bool(found)
-
-

@@ -44,7 +44,8 @@ def evaluate(policy: Any, env_id: str, episodes: int = 20, *, deterministic: boo
     returns, successes = [], []
     for episode in range(episodes):
         observation, _ = env.reset(seed=FIRST_SEED + episode)
-        total, over, info = 0.0, False, {}
+        total, over = 0.0, False
+        info: dict[str, Any] = {}
         while not over:
             action = env.action_space.sample()
             if policy is not None:

@@ -27,7 +27,7 @@ class LearnedReward(VecEnvWrapper):
     def reset(self) -> VecEnvObs:
         """Begin episodes."""
         self._observations = self.venv.reset()
-        return self._observations  # type: ignore[no-any-return]
+        return self._observations
 
     def step_async(self, actions: np.ndarray) -> None:
         """Remember what is done, and do it."""
@@ -72,7 +72,8 @@ class RewardReplayBuffer(ReplayBuffer):
         self.novelty = np.zeros(3)  # count, mean and sum of squared deviations of distances
         low, high = getattr(self.action_space, "low", None), getattr(self.action_space, "high", None)
         # SB3 stores Box actions scaled to [-1, 1]; the model reads them as the environment does.
-        self._middle, self._half = (0.0, 1.0) if low is None else ((high + low) / 2.0, (high - low) / 2.0)
+        self._middle: Any = 0.0 if low is None else (high + low) / 2.0
+        self._half: Any = 1.0 if low is None else (high - low) / 2.0
 
     def add(
         self,
@@ -93,7 +94,7 @@ class RewardReplayBuffer(ReplayBuffer):
         self.model, self.explore = model, False
         size = self.size()
         flat = (size * self.n_envs, -1)
-        observations = self.observations[:size].reshape(-1, *self.obs_shape)  # type: ignore[arg-type]
+        observations = self.observations[:size].reshape(-1, *self.obs_shape)
         actions = self._env_actions(self.actions[:size].reshape(flat))
         self.rewards[:size] = predict_rewards(model, observations, actions).reshape(size, self.n_envs)
 
@@ -104,7 +105,7 @@ class RewardReplayBuffer(ReplayBuffer):
         samples = super()._get_samples(batch_inds, env)
         if not self.explore:
             return samples
-        seen = self.to_torch(self.observations[: self.size()].reshape(-1, *self.obs_shape))  # type: ignore[arg-type]
+        seen = self.to_torch(self.observations[: self.size()].reshape(-1, *self.obs_shape))
         distances = torch.cdist(samples.observations.flatten(1).float(), seen.flatten(1).float())
         novelty = distances.kthvalue(min(self.k_nearest + 1, distances.shape[1]), dim=1).values  # the nearest is itself
         self._track(novelty.cpu().numpy().astype(np.float64))

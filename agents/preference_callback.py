@@ -57,7 +57,9 @@ class PreferenceConfig:
         if self.strategy not in STRATEGIES:
             raise unknown_name("strategy", self.strategy, STRATEGIES)
         if self.sessions < 1 or self.queries < self.sessions:
-            raise ValueError(f"queries={self.queries} do not fill sessions={self.sessions}; expected at least one each.")
+            raise ValueError(
+                f"queries={self.queries} do not fill sessions={self.sessions}; expected at least one each."
+            )
 
 
 class PreferenceCallback(BaseCallback):
@@ -113,7 +115,9 @@ class PreferenceCallback(BaseCallback):
         self._rng = np.random.default_rng(sequence)
         self._torch_rng = torch.Generator().manual_seed(int(sequence.generate_state(1, np.uint64)[0] >> np.uint64(1)))
 
-    def build(self, observation_space: Any, action_space: Any, num_envs: int, device: torch.device | str) -> RewardEnsemble:
+    def build(
+        self, observation_space: Any, action_space: Any, num_envs: int, device: torch.device | str
+    ) -> RewardEnsemble:
         """Make the store, the reward model and its optimiser if that has not been done; returns the model."""
         if self._store is None:
             self._store = SegmentStore(

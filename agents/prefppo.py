@@ -57,9 +57,7 @@ class PrefPPO(PPO):
         device = ppo.get("device", "auto")
         from stable_baselines3.common.utils import get_device
 
-        model = self.preferences.build(
-            venv.observation_space, venv.action_space, venv.num_envs, get_device(device)
-        )
+        model = self.preferences.build(venv.observation_space, venv.action_space, venv.num_envs, get_device(device))
         super().__init__(policy, LearnedReward(venv, model), seed=seed, _init_setup_model=_init_setup_model, **ppo)
 
     def learn(self, total_timesteps: int, callback: Any = None, **arguments: Any) -> PrefPPO:  # type: ignore[override]

@@ -77,7 +77,7 @@ def load_agent(cls: type[BaseAlgorithm], path: str | Path, env: Any, device: tor
     load_learner(model, arrays)
     load_module(model.preferences.reward_model, under("reward_model", arrays))
     model.num_timesteps = facts["num_timesteps"]
-    return model  # type: ignore[no-any-return]
+    return model
 
 
 def _is_json(value: Any) -> bool:

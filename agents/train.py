@@ -47,7 +47,7 @@ class Run:
     def describe(self) -> dict[str, Any]:
         """As JSON."""
         preset = asdict(self.preset)
-        return json.loads(  # type: ignore[no-any-return]
+        return json.loads(
             json.dumps(
                 {
                     "task": self.preset.task,
@@ -86,7 +86,7 @@ def train(run: Run, folder: Path, *, command: str = "", progress: bool = False, 
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     open_folder(run, folder, command)
     if (folder / "result.json").exists():
-        return json.loads((folder / "result.json").read_text(encoding="utf-8"))  # type: ignore[no-any-return]
+        return json.loads((folder / "result.json").read_text(encoding="utf-8"))
     started = time.perf_counter()
     env_id = TASKS[preset.task].id
     model = make_agent(run, folder)
@@ -147,7 +147,7 @@ def make_agent(run: Run, folder: Path | None = None, render_mode: str | None = N
         return BASELINES[preset.agent]("MlpPolicy", venv, **arguments)
     agents = {"pebble": PEBBLE, "prefppo": PrefPPO}
     cls: Any = agents.get(preset.agent) or _load(AGENTS[preset.agent])
-    return cls("MlpPolicy", venv, preferences=preset.preferences, **preset.extra, **arguments)  # type: ignore[no-any-return]
+    return cls("MlpPolicy", venv, preferences=preset.preferences, **preset.extra, **arguments)
 
 
 def _load(entry_point: str) -> Any:

@@ -31,7 +31,9 @@ class Calibration:
 
     def __post_init__(self) -> None:
         if not self.sd > 0:
-            raise ValueError(f"sd={self.sd}, expected a positive unit. Pass Calibration(sd=...) for a task of your own.")
+            raise ValueError(
+                f"sd={self.sd}, expected a positive unit. Pass Calibration(sd=...) for a task of your own."
+            )
 
 
 def random_play(task: Any, steps: int, horizon: int, rng: np.random.Generator) -> list[dict[str, Any]]:
@@ -109,7 +111,12 @@ def measure(preference_model: Any, segments: JudgedSegments) -> Calibration:
 
 
 def calibrate(
-    env: gym.Env[Any, Any] | str, oracle: Any = "partial_return", *, segment_steps: int, steps: int = 5000, seed: int = 0
+    env: gym.Env[Any, Any] | str,
+    oracle: Any = "partial_return",
+    *,
+    segment_steps: int,
+    steps: int = 5000,
+    seed: int = 0,
 ) -> Calibration:
     """Measure the units of a teacher's parameters by random play.
 
@@ -158,5 +165,3 @@ def reference_set(task: str, segment_steps: int, steps: int = 5000, seed: int = 
     episodes = random_play(base, steps, TASKS[task].horizon, rng)
     base.close()
     return cut_windows(episodes, segment_steps, 2000, rng, task)
-
-

@@ -180,7 +180,7 @@ class Demo:
 
     def run(self, command: str) -> int:
         """Train and report."""
-        from prefenvs.demo import run_demo
+        from prefenvs.agents.demo import run_demo
 
         return run_demo(self.out, self.seed, steps=self.steps, full=self.full, command=command)
 

@@ -415,9 +415,7 @@ def _rebuild(function: Callable[..., Any], arguments: dict[str, Any]) -> Any:
 class _ForeignTask(gym.Wrapper[Any, Any, Any, Any]):
     """A user's environment seen as a Task."""
 
-    def __init__(
-        self, env: gym.Env[Any, Any], factors: Callable[[gym.Env[Any, Any]], dict[str, float]] | None
-    ) -> None:
+    def __init__(self, env: gym.Env[Any, Any], factors: Callable[[gym.Env[Any, Any]], dict[str, float]] | None) -> None:
         super().__init__(env)
         self._factors, self._reward = factors, 0.0
 
@@ -438,7 +436,7 @@ class _ForeignTask(gym.Wrapper[Any, Any, Any, Any]):
         return None
 
     def get_state(self) -> State:
-        return self.env.unwrapped.get_state()  # type: ignore[attr-defined,no-any-return]
+        return self.env.unwrapped.get_state()
 
     def set_state(self, state: State) -> None:
         self.env.unwrapped.set_state(state)  # type: ignore[attr-defined]

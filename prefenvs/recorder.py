@@ -193,7 +193,9 @@ def _rows(name: str, state: dict[str, np.ndarray], at: slice) -> list[Any]:
     if name in state:
         return list(state[name][at])
     parts = {key.removeprefix(f"{name}/"): array[at] for key, array in state.items() if key.startswith(f"{name}/")}
-    return [{key: part[i] for key, part in parts.items()} for i in range(len(next(iter(parts.values()))))] if parts else []
+    return (
+        [{key: part[i] for key, part in parts.items()} for i in range(len(next(iter(parts.values()))))] if parts else []
+    )
 
 
 def _copy(value: Any) -> Any:

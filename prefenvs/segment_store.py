@@ -79,7 +79,9 @@ class SegmentStore:
         if isinstance(space, gym.spaces.Dict):
             return {key: self._allocate(part, size) for key, part in space.spaces.items()}
         if space.shape is None or space.dtype is None:
-            raise TypeError(f"cannot store {space}. Expected Box, Discrete, MultiBinary, MultiDiscrete or a Dict of them.")
+            raise TypeError(
+                f"cannot store {space}. Expected Box, Discrete, MultiBinary, MultiDiscrete or a Dict of them."
+            )
         return np.zeros((self.num_envs, size, *space.shape), space.dtype)
 
     def _grow(self) -> None:
@@ -279,7 +281,7 @@ class SegmentStore:
             setattr(self, f"_{name}", ring)
         self._open = [None] * self.num_envs
         self._closed = [[] for _ in range(self.num_envs)]
-        last = _unflatten("last", state) if len(state["episodes"]) else None
+        last: Any = _unflatten("last", state) if len(state["episodes"]) else None
         for index, fields in enumerate(state["episodes"].tolist()):
             row, stream, number, first, start, length, terminated, truncated, closed = fields
             episode = _Episode(row, (stream, number), first, start, length, bool(terminated), bool(truncated))
@@ -301,7 +303,7 @@ def _leaves(arrays: Arrays) -> list[np.ndarray]:
 def _write(ring: Arrays, values: Arrays, slot: int) -> None:
     if isinstance(ring, dict):
         for key, array in ring.items():
-            array[:, slot] = values[key]  # type: ignore[call-overload]
+            array[:, slot] = values[key]
     else:
         ring[:, slot] = values
 

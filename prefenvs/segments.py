@@ -111,7 +111,7 @@ class Segments:
             return np.concatenate(values)
 
         names = ("observations", "actions", "mask", "terminated", "truncated", "ids")
-        return Segments(*(join(name) for name in names), task=parts[0].task)
+        return Segments(**{name: join(name) for name in names}, task=parts[0].task)
 
 
 @dataclass(frozen=True)
@@ -231,7 +231,7 @@ class Label:
     def __post_init__(self) -> None:
         if self.choice.ndim != 2:
             raise ValueError(
-                f"label has shape {self.choice.shape}, expected (n, k). Turn winners into choices with prefenvs.one_hot."
+                f"label has shape {self.choice.shape}, expected (n, k). Turn winners into it with prefenvs.one_hot."
             )
 
     def __len__(self) -> int:
@@ -252,7 +252,8 @@ class Label:
             value = getattr(self, name)
             return None if value is None else value[index]
 
-        return Label(*(pick(name) for name in ("choice", "ranking", "ratings", "strength", "user")), soft=self.soft)
+        names = ("choice", "ranking", "ratings", "strength", "user")
+        return Label(**{name: pick(name) for name in names}, soft=self.soft)
 
     @staticmethod
     def concatenate(parts: list[Label]) -> Label:
@@ -263,7 +264,7 @@ class Label:
             return None if any(value is None for value in values) else np.concatenate(values)
 
         names = ("choice", "ranking", "ratings", "strength", "user")
-        return Label(*(join(name) for name in names), soft=any(part.soft for part in parts))
+        return Label(**{name: join(name) for name in names}, soft=any(part.soft for part in parts))
 
 
 def one_hot(winners: np.ndarray, k: int = 2) -> np.ndarray:

@@ -21,10 +21,10 @@ ANSWERS = ("choice", "ranking", "rating", "soft")
 class Teacher:
     """Turns what a person cares about into the answers that person gives.
 
-    In this order: steps are weighted and summed; a query that is not worth an answer is skipped; segments too alike to
-    tell apart are tied; otherwise a segment is chosen with Boltzmann noise; and a mistake replaces the choice by another
-    segment. The stages are B-Pref's (Lee et al. 2021, arXiv:2111.03026, sec. 3) in the order of its code; skips and ties
-    compare sums without myopia, as there.
+    In this order: steps are weighted and summed; a query that is not worth an answer is skipped; segments too alike
+    to tell apart are tied; otherwise a segment is chosen with Boltzmann noise; and a mistake replaces the choice by
+    another segment. The stages are B-Pref's (Lee et al. 2021, arXiv:2111.03026, sec. 3) in the order of its code;
+    skips and ties compare sums without myopia, as there.
     """
 
     beta: float = math.inf
@@ -38,8 +38,8 @@ class Teacher:
     eps_equal: float = 0.0
     """Tie if scores differ by less than this many units (raw: see `scale`)."""
     scale: Literal["sd", "raw"] = "sd"
-    """Unit: "sd" is the frozen standard deviation of segment scores over the task's reference set. "raw" is B-Pref's: beta
-    on the bare sum, thresholds eps * (mean true return of the last ten episodes) * T / (steps an episode)."""
+    """Unit: "sd" is the frozen standard deviation of segment scores over the task's reference set. "raw" is B-Pref's:
+    beta on the bare sum, thresholds eps * (mean true return of the last ten episodes) * T / (steps an episode)."""
     rating_levels: int = 5
     """Ratings go from 0 to this minus one."""
 
@@ -258,8 +258,8 @@ def answer_margins(teacher: Teacher, margins: np.ndarray, uniforms: np.ndarray, 
     """
     if teacher.eps_skip or teacher.eps_equal or teacher.myopia != 1.0:
         raise ValueError(
-            "this oracle compares segments without scoring them, so the teacher's eps_skip, eps_equal and myopia have no "
-            "meaning. Use the oracle's own margins and undecided=."
+            "this oracle compares segments without scoring them, so the teacher's eps_skip, eps_equal and myopia mean "
+            "nothing here. Use the oracle's own margins and undecided=."
         )
     n, k, _ = margins.shape
     first, second = np.triu_indices(k, 1)

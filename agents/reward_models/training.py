@@ -38,7 +38,9 @@ class PreferenceData:
             torch.as_tensor(label.choice, dtype=torch.float32, device=model.device)[answered],
         )
         old = (self.inputs, self.mask, self.choice)
-        self.inputs, self.mask, self.choice = new if not len(self) else (torch.cat(p) for p in zip(old, new, strict=True))
+        self.inputs, self.mask, self.choice = (
+            new if not len(self) else (torch.cat(p) for p in zip(old, new, strict=True))
+        )
 
     def split(self) -> tuple[Tensor, Tensor]:
         """Indices to train on and indices held out."""

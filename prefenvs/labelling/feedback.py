@@ -41,9 +41,7 @@ class Feedback:
         first = replies[0]
         self.config: FeedbackConfig = first["config"]
         if store is not None or run is not None:
-            self.config = dataclasses.replace(
-                self.config, store=store or self.config.store, run=run or self.config.run
-            )
+            self.config = dataclasses.replace(self.config, store=store or self.config.store, run=run or self.config.run)
         self.task: str = first["task"]
         self.recorded_episodes: int = first["episodes"]
         self._oracle = make_oracle(self.config.oracle, self.task)
@@ -259,7 +257,7 @@ def feedback(env: Any, *, store: str | None = None, run: str | None = None) -> F
         known.config.run,
     ):
         raise ValueError(f"feedback of this environment already writes to {known.config.store}; store= comes too late.")
-    return known  # type: ignore[no-any-return]
+    return known
 
 
 def true_scores(env: Any, segments: Segments) -> np.ndarray:
@@ -310,9 +308,12 @@ def _margins(oracle: Any, judged: JudgedSegments, k: int) -> np.ndarray:
 
 
 def _pick(judged: JudgedSegments, rows: np.ndarray) -> JudgedSegments:
-    values = {f.name: getattr(judged, f.name) for f in dataclasses.fields(judged)}
+    values: dict[str, Any] = {f.name: getattr(judged, f.name) for f in dataclasses.fields(judged)}
     return JudgedSegments(
-        **{name: value if isinstance(value, str) else map_arrays(lambda a: a[rows], value) for name, value in values.items()}
+        **{
+            name: value if isinstance(value, str) else map_arrays(lambda a: a[rows], value)
+            for name, value in values.items()
+        }
     )
 
 

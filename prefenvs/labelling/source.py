@@ -7,7 +7,6 @@ from typing import Any, Protocol
 import gymnasium as gym
 
 
-
 class Source(Protocol):
     """The oracle's side of one or more preference environments, wherever they run."""
 
@@ -96,5 +95,3 @@ def _check(env: Any, found: bool) -> None:
         raise TypeError(
             f"{env} is not a preference environment. Make one by gym.make('prefenvs/...') or prefenvs.wrap(env)."
         )
-
-

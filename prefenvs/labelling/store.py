@@ -123,7 +123,9 @@ def pack(label: Label) -> list[bytes]:
     table = np.zeros(len(label), dtype)
     for name, value in fields.items():
         table[name] = value
-    head = json.dumps([[name, value.dtype.str, list(value.shape[1:])] for name, value in fields.items()]).encode() + b"\0"
+    head = (
+        json.dumps([[name, value.dtype.str, list(value.shape[1:])] for name, value in fields.items()]).encode() + b"\0"
+    )
     return [head + row.tobytes() for row in table]
 
 

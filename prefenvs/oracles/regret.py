@@ -48,6 +48,6 @@ class DeterministicRegret:
         collected = (segments.rewards * segments.mask * discount).sum(1)
         first, last = segments.ends()
         n = segments.mask.sum(1)
-        return (
-            collected + self.values.gamma**n * ~segments.terminated * self.values.v(last) - self.values.v(first)
-        )[:, None]
+        return (collected + self.values.gamma**n * ~segments.terminated * self.values.v(last) - self.values.v(first))[
+            :, None
+        ]

@@ -14,10 +14,13 @@ from prefenvs.segments import Arrays
 class Values(Protocol):
     """State and action values of a good policy for the true reward."""
 
-    gamma: float
-    """Discount the values were computed with."""
-    source: str
-    """Where they come from."""
+    @property
+    def gamma(self) -> float:
+        """Discount the values were computed with."""
+
+    @property
+    def source(self) -> str:
+        """Where they come from."""
 
     def v(self, observations: Arrays) -> np.ndarray:
         """(n, ...) observations of the task to (n, ...) values, in units of return."""
@@ -39,11 +42,11 @@ class TabularValues:
 
     def v(self, observations: Arrays) -> np.ndarray:
         """Values of integer states of any shape."""
-        return self.state_values[observations]
+        return self.state_values[np.asarray(observations)]
 
     def q(self, observations: Arrays, actions: Arrays) -> np.ndarray:
         """Values of integer states and actions of one shape."""
-        return self.action_values[observations, actions]
+        return self.action_values[np.asarray(observations), np.asarray(actions)]
 
 
 def expert_values(task: str) -> Values:

@@ -28,7 +28,7 @@ Strategy = Callable[[Candidates, int, np.random.Generator], np.ndarray]
 
 
 def uniform(candidates: Candidates, n: int, rng: np.random.Generator) -> np.ndarray:
-    """n candidates at random, without replacement."""
+    """N candidates at random, without replacement."""
     return rng.permutation(len(candidates))[:n]
 
 
@@ -44,7 +44,7 @@ def entropy(candidates: Candidates, n: int, rng: np.random.Generator) -> np.ndar
 
 
 def k_centre(candidates: Candidates, n: int, rng: np.random.Generator) -> np.ndarray:
-    """n candidates far from each other and from those labelled: greedy k-centre. Sener & Savarese 2018, arXiv:1708.00489.
+    """N candidates far from each other and from those labelled: greedy k-centre. Sener & Savarese 2018, arXiv:1708.00489.
 
     The distance to the nearest centre is kept and lowered as centres are added: O(n c d).
     """
@@ -112,7 +112,7 @@ def sessions(kind: str, budget: int, count: int) -> list[int]:
     if kind not in weights:
         raise unknown_name("schedule", kind, weights)
     edges = np.rint(np.cumsum(weights[kind]) / weights[kind].sum() * budget).astype(int)
-    return np.diff(edges, prepend=0).tolist()  # type: ignore[no-any-return]
+    return np.diff(edges, prepend=0).tolist()
 
 
 def _top(scores: np.ndarray, n: int) -> np.ndarray:

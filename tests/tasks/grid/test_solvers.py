@@ -97,7 +97,7 @@ def test_optimal_values_solve_bellmans_equation_and_bound_every_policy(mdp, seed
 @settings(max_examples=40)
 @given(small_mdps, st.integers(0, 2**32 - 1))
 def test_potential_shaping_leaves_the_greedy_policy(mdp, seed):
-    # Ng et al. 1999: r + gamma u(s') - u(s), with u = 0 where the episode ends, moves q by -u(s), the same for all actions.
+    # Ng et al. 1999: r + gamma u(s') - u(s), u = 0 where the episode ends, moves q by -u(s) for all actions alike.
     potential = np.random.default_rng(seed).normal(size=mdp.num_states) * ~mdp.terminal
     shaped = mdp.with_rewards(mdp.rewards + mdp.gamma * potential - potential[:, None, None])
     (v, q), (v_shaped, q_shaped) = policy_iteration(mdp), policy_iteration(shaped)

@@ -43,7 +43,9 @@ def run_demo(out: Path, seed: int, *, steps: int | None, full: bool, command: st
     result |= {"random": random, "preferences": result["final"], "true_reward": reference}
     (folder / "result.json").write_text(json.dumps(result, indent=1), encoding="utf-8")
 
-    table = Table("", "true return", "labels", "reward-model accuracy", title=f"{preset.task}, {preset.total_steps:,} steps")
+    table = Table(
+        "", "true return", "labels", "reward-model accuracy", title=f"{preset.task}, {preset.total_steps:,} steps"
+    )
     table.add_row("random actions", f"{random:.0f}", "", "")
     accuracy = result.get("held_out_accuracy")
     labels = f"{result['answered']} of {result['asked']} asked"
