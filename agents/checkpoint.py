@@ -174,7 +174,7 @@ def read_folder(folder: Path) -> tuple[dict[str, Arrays], dict[str, Any]]:
             files[path.stem] = load_file(path)
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise DamagedFile(
-            f"checkpoint {folder} cannot be read ({error}). It was left as it is; remove it to resume from an earlier one."
+            f"checkpoint {folder} cannot be read ({error}). It was left as it is; remove it to use an earlier one."
         ) from error
     return files, facts
 

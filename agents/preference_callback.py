@@ -65,7 +65,7 @@ class PreferenceConfig:
 class PreferenceCallback(BaseCallback):
     """Records segments, asks about them in sessions, trains the reward model and relabels the replay buffer.
 
-    Sessions take place between rollouts, so a rollout sees one reward. Give it to the `learn` of any SB3 algorithm whose
+    Sessions take place between rollouts, so a rollout sees one reward. Give it to `learn` of any SB3 algorithm whose
     environment is wrapped by `LearnedReward` or whose `replay_buffer_class` is `RewardReplayBuffer`.
 
     Example:

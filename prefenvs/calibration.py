@@ -37,7 +37,7 @@ class Calibration:
 
 
 def random_play(task: Any, steps: int, horizon: int, rng: np.random.Generator) -> list[dict[str, Any]]:
-    """Episodes of uniformly random actions in a task, `steps` steps in all, as dicts of the fields of JudgedSegments."""
+    """Episodes of uniformly random actions in a task, `steps` steps in all: dicts with fields of JudgedSegments."""
     episodes = []
     task.action_space.seed(int(rng.integers(2**31)))
     taken = 0

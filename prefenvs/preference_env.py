@@ -205,7 +205,7 @@ class PreferenceEnv(gym.Env[Any, Any]):
 
 
 class EvaluationEnv(gym.Env[Any, Any]):
-    """A task with its true reward shown: `info` holds `factors` and, where the task has one, `success`. For metrics only.
+    """A task with its true reward shown: `info` holds `factors` and, if the task has one, `success`. For metrics.
 
     Made by `gym.make(id, evaluation=True)`. `prefenvs.feedback` raises EvaluationOnly on it.
     """
@@ -436,10 +436,12 @@ class _ForeignTask(gym.Wrapper[Any, Any, Any, Any]):
         return None
 
     def get_state(self) -> State:
-        return self.env.unwrapped.get_state()
+        base: Any = self.env.unwrapped
+        return base.get_state()  # type: ignore[no-any-return]
 
     def set_state(self, state: State) -> None:
-        self.env.unwrapped.set_state(state)  # type: ignore[attr-defined]
+        base: Any = self.env.unwrapped
+        base.set_state(state)
 
 
 def check_action(action: Any, space: gym.Space[Any]) -> None:

@@ -95,7 +95,7 @@ class Recorder:
         for number in numbers:
             if int(number) not in self._episodes:
                 raise SegmentForgotten(
-                    f"episode {number} is no longer recorded: the last {self.capacity} are kept, now at {self.episode}. "
+                    f"episode {number} is no longer recorded: the last {self.capacity} are kept, now {self.episode}. "
                     "Query newer segments or make the env with a larger recorded_episodes=. Nothing was spent."
                 )
         held = [self._episodes[int(number)] for number in numbers]
@@ -165,7 +165,10 @@ class Recorder:
         snapshots = [(n, at, s) for n, e in self._episodes.items() for at, s in e.states.items()]
         state["snapshots"] = np.array([(number, at) for number, at, _ in snapshots], np.int64).reshape(-1, 2)
         if snapshots:
-            state |= {f"snapshot/{key}": np.stack([s[key] for _, _, s in snapshots]) for key in snapshots[0][2]}
+            for key in snapshots[0][2]:  # an array may be empty at a reset, so they are kept flat beside their shapes
+                arrays = [snapshot[key] for _, _, snapshot in snapshots]
+                state[f"snapshot/{key}"] = np.concatenate([array.ravel() for array in arrays])
+                state[f"shape/{key}"] = np.array([array.shape for array in arrays], np.int64)
         return state
 
     def load_state(self, state: dict[str, np.ndarray]) -> None:
@@ -184,9 +187,15 @@ class Recorder:
                 factors=[tuple(map(float, row)) for row in state["factors"][at : at + size]] if size else [],
                 terminated=bool(state["terminated"][index]),
             )
-        for index, (number, at) in enumerate(state["snapshots"].tolist()):
-            snapshot = {k.removeprefix("snapshot/"): v[index] for k, v in state.items() if k.startswith("snapshot/")}
-            self._episodes[number].states[at] = snapshot
+        for number, at in state["snapshots"].tolist():
+            self._episodes[number].states[at] = {}
+        for name in [name for name in state if name.startswith("snapshot/")]:
+            key = name.removeprefix("snapshot/")
+            shapes = state[f"shape/{key}"]
+            ends = np.cumsum(shapes.prod(1, dtype=np.int64))
+            parts = np.split(state[name], ends[:-1])
+            for (number, at), part, shape in zip(state["snapshots"].tolist(), parts, shapes, strict=True):
+                self._episodes[number].states[at][key] = part.reshape(shape)
 
 
 def _rows(name: str, state: dict[str, np.ndarray], at: slice) -> list[Any]:

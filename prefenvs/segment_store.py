@@ -202,7 +202,7 @@ class SegmentStore:
         total = int(counts.sum())
         if total == 0:
             raise ValueError(
-                f"no episode has {steps} steps yet ({self._position} steps recorded). Collect more or ask for shorter ones."
+                f"no episode has {steps} steps yet ({self._position} steps recorded). Collect more, or ask for shorter."
             )
         draws = rng.integers(total, size=n)
         which = np.searchsorted(np.cumsum(counts), draws, side="right")

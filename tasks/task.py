@@ -42,9 +42,9 @@ class TaskSpec:
     deterministic: bool = True
     """Whether the transitions (not the reset) are deterministic."""
     random_score: Score | None = None
-    """Uniformly random actions, 100 episodes."""
+    """Uniformly random actions: 100 episodes, or exact where the task can be solved."""
     reference_score: Score | None = None
-    """A trained agent at a stated budget."""
+    """A trained agent at a stated budget, or the exact optimum where the task can be solved."""
     harmless_info: tuple[str, ...] = ()
     """Keys of `info` that say nothing of the reward and may reach a learner."""
     extra: str | None = None

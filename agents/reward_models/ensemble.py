@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any
 
@@ -17,8 +18,8 @@ from prefenvs.segments import Label, Query, TorchSegments
 class RewardEnsemble(nn.Module):
     """M multi-layer perceptrons from (observation, action) to a reward in [-1, 1], evaluated in one batch.
 
-    The mean of the members, divided by `scale`, is the reward. Lee et al. 2021, arXiv:2106.05091: three members of 3x256
-    LeakyReLU with a tanh output, scale 1.
+    The mean of the members, divided by `scale`, is the reward. Lee et al. 2021, arXiv:2106.05091: three members of
+    3x256 LeakyReLU with a tanh output, scale 1.
     """
 
     supports = frozenset({"reward", "members", "segment", "prefer", "loss"})
@@ -49,7 +50,7 @@ class RewardEnsemble(nn.Module):
         sizes = (_width(observation_space) + _width(action_space), *hidden, 1)
         self.weights = nn.ParameterList()
         self.biases = nn.ParameterList()
-        for fan_in, fan_out in zip(sizes[:-1], sizes[1:], strict=True):
+        for fan_in, fan_out in itertools.pairwise(sizes):
             bound = 1.0 / math.sqrt(fan_in)  # nn.Linear's own initial law
             for store, shape in ((self.weights, (members, fan_in, fan_out)), (self.biases, (members, 1, fan_out))):
                 store.append(nn.Parameter((2.0 * torch.rand(shape, generator=rng) - 1.0) * bound))

@@ -118,9 +118,9 @@ def fit(
         raise ValueError("no answered query to train on: all were skipped. Ask for more or another teacher.")
     train, held = data.split()
     members = model.weights[0].shape[0]
-    loss_sum = right = 0.0
-    epoch = 0
-    for epoch in range(1, epochs + 1):
+    loss_sum, epoch, learned = 0.0, 0, False
+    while epoch < epochs and not learned:
+        epoch += 1
         orders = torch.stack([torch.randperm(len(train), generator=rng) for _ in range(members)]).to(train.device)
         loss_sum, right, clear_count = 0.0, 0.0, 0
         for start in range(0, len(train), batch):
@@ -134,8 +134,7 @@ def fit(
             right += float(((sums.argmax(-1) == choice.argmax(-1)) & clear).sum())
             clear_count += int(clear.sum())
             loss_sum += float(losses.detach().sum())
-        if clear_count and right / clear_count >= stop_accuracy:
-            break
+        learned = clear_count > 0 and right / clear_count >= stop_accuracy
     with torch.no_grad():
         everything = torch.arange(len(data), device=train.device)
         flat = data.inputs.reshape(-1, data.inputs.shape[-1])[data.mask.reshape(-1) > 0]

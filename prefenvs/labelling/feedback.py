@@ -308,12 +308,14 @@ def _margins(oracle: Any, judged: JudgedSegments, k: int) -> np.ndarray:
 
 
 def _pick(judged: JudgedSegments, rows: np.ndarray) -> JudgedSegments:
-    values: dict[str, Any] = {f.name: getattr(judged, f.name) for f in dataclasses.fields(judged)}
     return JudgedSegments(
-        **{
-            name: value if isinstance(value, str) else map_arrays(lambda a: a[rows], value)
-            for name, value in values.items()
-        }
+        map_arrays(lambda a: a[rows], judged.observations),
+        map_arrays(lambda a: a[rows], judged.actions),
+        judged.rewards[rows],
+        {name: values[rows] for name, values in judged.factors.items()},
+        judged.mask[rows],
+        judged.terminated[rows],
+        judged.task,
     )
 
 

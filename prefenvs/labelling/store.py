@@ -80,8 +80,8 @@ class AnswerStore:
             if number in wanted:
                 if payload != wanted[number]:
                     raise RunMismatch(
-                        f"query {number} of run {self.run!r} was about other segments when it was answered. A resumed run "
-                        "must repeat its steps exactly; start a new run= or store= otherwise. Nothing was spent."
+                        f"query {number} of run {self.run!r} was about other segments when it was answered. A resumed "
+                        "run must repeat its steps exactly; start a new run= or store= otherwise. Nothing was spent."
                     )
                 found[number] = answer
         return found

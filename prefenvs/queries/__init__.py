@@ -33,18 +33,18 @@ def uniform(candidates: Candidates, n: int, rng: np.random.Generator) -> np.ndar
 
 
 def disagreement(candidates: Candidates, n: int, rng: np.random.Generator) -> np.ndarray:
-    """The n candidates on which members differ most: greatest standard deviation of P. Christiano et al. 2017, sec. 2.2.4."""
+    """The n candidates on which members differ most: greatest sd of P. Christiano et al. 2017, arXiv:1706.03741."""
     return _top(candidates.probabilities.std(0).mean(-1), n)
 
 
 def entropy(candidates: Candidates, n: int, rng: np.random.Generator) -> np.ndarray:
-    """The n candidates whose answer is least foreseen: greatest mean entropy of P. Lee et al. 2021, arXiv:2106.05091."""
+    """The n candidates whose answer is least foreseen: greatest entropy of P. Lee et al. 2021, arXiv:2106.05091."""
     p = np.clip(candidates.probabilities, 1e-12, 1.0)
     return _top(-(p * np.log(p)).sum(-1).mean(0), n)
 
 
 def k_centre(candidates: Candidates, n: int, rng: np.random.Generator) -> np.ndarray:
-    """N candidates far from each other and from those labelled: greedy k-centre. Sener & Savarese 2018, arXiv:1708.00489.
+    """N candidates far from each other and from those labelled: greedy. Sener & Savarese 2018, arXiv:1708.00489.
 
     The distance to the nearest centre is kept and lowered as centres are added: O(n c d).
     """

@@ -84,9 +84,8 @@ class GridTask(gym.Env[np.int64, np.int64]):
         """Reward from each feature at the last step, w_i * phi_i in units of reward; 0 before the first step."""
         assert self.mdp.features is not None and self.mdp.weights is not None  # build_grid gives them
         state, action, end = self._transition
-        paid = (
-            np.zeros_like(self.mdp.weights) if action < 0 else self.mdp.features[state, action, end] * self.mdp.weights
-        )
+        phi = self.mdp.features[state, action, end] if action >= 0 else np.zeros_like(self.mdp.weights)
+        paid = phi * self.mdp.weights + 0.0  # turns -0.0 into 0.0
         by_name = dict(zip(self.mdp.feature_names, paid.tolist(), strict=True))
         return {name: by_name[name] for name in IMPORTANCE if name in by_name}
 

@@ -146,6 +146,13 @@ def test_a_free_cycle_does_not_trap_policy_iteration():
     mdp = line([0, -1])
     np.testing.assert_allclose(value_iteration(mdp)[0], [0, 0, 0])
     np.testing.assert_allclose(policy_iteration(mdp)[0], [-2, -1, 0])
+    # Nor where another state improves in the same round: 0 stays for 0 or ends for -1, 1 ends for 0 or for -5.
+    transitions, rewards = np.zeros((3, 2, 3)), np.zeros((3, 2, 3))
+    transitions[[0, 0, 1, 1], [0, 1, 0, 1], [0, 2, 2, 2]] = 1
+    transitions[2, :, 2] = 1
+    rewards[0, 1, 2], rewards[1, 1, 2] = -1, -5
+    v, _ = policy_iteration(TabularMDP(transitions, rewards, 1.0, mdp.start, mdp.terminal))
+    np.testing.assert_allclose(v, [-1, 0, 0])
 
 
 @pytest.mark.parametrize("solver", [value_iteration, policy_iteration])
