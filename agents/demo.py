@@ -28,7 +28,7 @@ def run_demo(out: Path, seed: int, *, steps: int | None, full: bool, command: st
         preset = dataclasses.replace(preset, total_steps=steps)
     print(f"Learning {preset.task} from preferences, {preset.total_steps:,} steps ...", file=sys.stderr)
     folder = out / f"pebble-{seed}"
-    result = train(Run(preset, seed, device="cpu"), folder, command=command, progress=True)
+    result = train(Run(preset, seed, device="cpu"), folder, command=command, progress=True, clips=4)
     random = evaluate(None, TASKS[preset.task].id, 20).mean
     reference: dict[str, Any] | None = None
     folders = [folder]

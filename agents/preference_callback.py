@@ -15,7 +15,7 @@ from prefenvs.error import unknown_name
 from prefenvs.labelling import Feedback
 from prefenvs.queries import STRATEGIES, Candidates, sessions
 from prefenvs.segment_store import SegmentStore
-from prefenvs.segments import Query
+from prefenvs.segments import Label, Query
 
 
 @dataclass
@@ -102,6 +102,8 @@ class PreferenceCallback(BaseCallback):
         self.history = np.zeros((0, 7))
         """(sessions, 7) step, asked, answered, loss, accuracy, held-out accuracy, epochs."""
         budget = config.queries if feedback.budget is None else min(config.queries, feedback.budget)
+        self.latest: tuple[Query, Label] | None = None
+        """Questions and answers of the last session held by this process."""
         self._sizes = sessions(config.schedule, budget, config.sessions)
         self._steps = np.linspace(config.first_session, max(config.last_session, config.first_session), config.sessions)
         self._store: SegmentStore | None = None
@@ -173,6 +175,7 @@ class PreferenceCallback(BaseCallback):
             return
         query = self._choose(size)
         label = self.feedback.ask(query)
+        self.latest = (query, label)
         assert self.reward_model is not None
         assert self._optimizer is not None
         self.data.add(self.reward_model, query, label)

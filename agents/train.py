@@ -64,7 +64,9 @@ class Run:
         )
 
 
-def train(run: Run, folder: Path, *, command: str = "", progress: bool = False, quiet: bool = False) -> dict[str, Any]:
+def train(
+    run: Run, folder: Path, *, command: str = "", progress: bool = False, quiet: bool = False, clips: int = 0
+) -> dict[str, Any]:
     """Train, or go on where a killed run stopped, and return the result (also in result.json).
 
     Args:
@@ -73,6 +75,7 @@ def train(run: Run, folder: Path, *, command: str = "", progress: bool = False, 
         command: written into the folder, so that a reader can repeat it.
         progress: show a progress bar.
         quiet: print nothing.
+        clips: questions of the last session to draw for the report, where MuJoCo can draw.
 
     Raises:
         RunMismatch: if the folder holds a run with another configuration.
@@ -89,7 +92,7 @@ def train(run: Run, folder: Path, *, command: str = "", progress: bool = False, 
         return json.loads((folder / "result.json").read_text(encoding="utf-8"))
     started = time.perf_counter()
     env_id = TASKS[preset.task].id
-    model = make_agent(run, folder)
+    model = make_agent(run, folder, render_mode="rgb_array" if clips else None)
     preferences = getattr(model, "preferences", None)
     curve = EvalCallback(env_id, preset.eval_every, path=folder / "evaluations.csv")
     parts = (curve,) if preferences is None else (preferences, curve)
@@ -122,9 +125,11 @@ def train(run: Run, folder: Path, *, command: str = "", progress: bool = False, 
         names = ("asked", "answered", "accuracy", "held_out_accuracy")
         values = (feedback.asked, feedback.answered, float(last[4]), float(last[5]))  # type: ignore[union-attr]
         result |= {k: None if v != v else v for k, v in zip(names, values, strict=True)}
-    save = folder / "agent.zip"
-    if preferences is not None:
-        model.save(save)
+        model.save(folder / "agent.zip")
+        if clips and preferences.latest is not None:
+            from prefenvs.report import save_clips
+
+            save_clips(model.get_env(), *preferences.latest, folder / "clips", limit=clips)
     part = folder / "result.part"
     part.write_text(json.dumps(result, indent=1), encoding="utf-8")
     os.replace(part, folder / "result.json")

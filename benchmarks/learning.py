@@ -3,8 +3,8 @@
     python benchmarks/learning.py --jobs 2            # all tasks; about an hour of one core
     python benchmarks/learning.py --tasks CartPole    # one of them
 
-Runs are kept in runs/learning and resume; docs/results/learning.json is written from them and the tables are printed. The
-seeds were never used for tuning.
+Runs are kept in runs/learning and resume; docs/results/learning.json is written from them and the tables are
+printed. The seeds were never used for tuning.
 """
 
 from __future__ import annotations
@@ -112,9 +112,8 @@ def markdown(table: dict) -> str:
             asked = max(run.get("asked") or 0 for run in runs.values())
             minutes = np.median([run["seconds"] for run in runs.values()]) / 60
             shown = ", ".join(f"{value:.0f}" for value in values)
-            lines.append(
-                f"| {task} | {arm} | {shown} | {np.median(values):.0f} [{low:.0f}, {high:.0f}] | {asked} | {minutes:.1f} |"
-            )
+            middle = f"{np.median(values):.0f} [{low:.0f}, {high:.0f}]"
+            lines.append(f"| {task} | {arm} | {shown} | {middle} | {asked} | {minutes:.1f} |")
     cheetah = table.get("HalfCheetah", {"runs": {}})["runs"]
     if {"pebble", "sac"} <= set(cheetah):
         random = table["HalfCheetah"]["random"]

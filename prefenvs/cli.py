@@ -86,6 +86,8 @@ class Train:
     """Seed of everything random."""
     device: str = "auto"
     """cpu, cuda, or auto."""
+    clips: int = 0
+    """Questions of the last session to draw for the report."""
     out: Path | None = None
     """Folder of the run; by default runs/<task>-<agent>-<seed>."""
     json: bool = False
@@ -107,7 +109,7 @@ class Train:
         preset = dataclasses.replace(preset, **{key: value for key, value in changes.items() if value is not None})
         out = self.out or Path("runs") / f"{preset.task}-{preset.agent}-{self.seed}"
         run = Run(preset, self.seed, self.oracle, self.teacher, self.budget, self.device)
-        result = train(run, out, command=command, progress=sys.stderr.isatty())
+        result = train(run, out, command=command, progress=sys.stderr.isatty(), clips=self.clips)
         if self.json:
             print(json.dumps(result, indent=1))
         else:

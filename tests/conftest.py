@@ -14,7 +14,9 @@ def offscreen_renderer():
     """The value of MUJOCO_GL that draws without a screen here, or None where it needs no help or there is none."""
     if "MUJOCO_GL" in os.environ or sys.platform != "linux" or os.environ.get("DISPLAY"):
         return None
-    return next((gl for gl, library in (("egl", "EGL"), ("osmesa", "OSMesa")) if ctypes.util.find_library(library)), None)
+    return next(
+        (gl for gl, library in (("egl", "EGL"), ("osmesa", "OSMesa")) if ctypes.util.find_library(library)), None
+    )
 
 
 if renderer := offscreen_renderer():
