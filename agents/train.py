@@ -129,7 +129,8 @@ def train(
         if clips and preferences.latest is not None:
             from prefenvs.report import save_clips
 
-            save_clips(model.get_env(), *preferences.latest, folder / "clips", limit=clips)
+            query, label = preferences.latest
+            save_clips(model.get_env(), query, label, folder / "clips", limit=clips)
     part = folder / "result.part"
     part.write_text(json.dumps(result, indent=1), encoding="utf-8")
     os.replace(part, folder / "result.json")

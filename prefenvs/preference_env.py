@@ -437,7 +437,7 @@ class _ForeignTask(gym.Wrapper[Any, Any, Any, Any]):
 
     def get_state(self) -> State:
         base: Any = self.env.unwrapped
-        return base.get_state()  # type: ignore[no-any-return]
+        return base.get_state()
 
     def set_state(self, state: State) -> None:
         base: Any = self.env.unwrapped

@@ -141,6 +141,7 @@ class SegmentStore:
         self._expected = ids + np.array([0, 0, 1])
         for row, opened in enumerate(self._open):
             if opened is None:
+                self._expected[row] = -1
                 continue
             opened.length += 1
             opened.last_observation = map_arrays(lambda a, row=row: np.array(a[row]), next_observations)

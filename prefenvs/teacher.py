@@ -175,11 +175,16 @@ def answer_scores(
     """
     k = plain.shape[1]
     skipped = plain.max(1) <= thresholds.skip_below
-    near_best = _near_best(plain, thresholds.tie_within)
-    tied = near_best.sum(1) > 1 if thresholds.tie_within > 0 else np.zeros(len(plain), bool)
+    # Ties come before mistakes. An error-free teacher has no reason to break an exact tie of what it remembers either.
+    alike = _near_best(plain, thresholds.tie_within)
+    tied = alike.sum(1) > 1 if thresholds.tie_within > 0 else np.zeros(len(plain), bool)
+    if math.isinf(teacher.beta):
+        exact = _near_best(weighted, 0.0)
+        alike = np.where(tied[:, None], alike, exact)
+        tied |= exact.sum(1) > 1
     if answer == "soft":
         choice = _mistaken(_choice_law(teacher, thresholds, weighted), teacher.eps_mistake)
-        choice[tied] = near_best[tied] / near_best[tied].sum(1, keepdims=True)
+        choice[tied] = alike[tied] / alike[tied].sum(1, keepdims=True)
         choice[skipped] = np.nan
         return Label(choice, soft=True)
 
@@ -192,11 +197,7 @@ def answer_scores(
 
     choice = np.zeros(plain.shape)
     choice[np.arange(len(choice)), order[:, 0]] = 1.0
-    # An error-free teacher has no reason to break an exact tie of what it remembers.
-    level = _near_best(weighted, 0.0) if math.isinf(teacher.beta) else near_best
-    shared = np.where(tied[:, None], near_best, level)
-    share = tied | (math.isinf(teacher.beta) & (level.sum(1) > 1) & ~swap)
-    choice[share] = shared[share] / shared[share].sum(1, keepdims=True)
+    choice[tied] = alike[tied] / alike[tied].sum(1, keepdims=True)
     choice[skipped] = np.nan
     if answer != "ranking":
         return Label(choice)
