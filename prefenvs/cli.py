@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import ctypes.util
 import dataclasses
 import json
+import os
 import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
+
+import tyro
 
 from prefenvs.error import PrefenvsError, unknown_name
 
@@ -156,7 +160,7 @@ class Eval:
 class Report:
     """Write one HTML page about runs."""
 
-    runs: Annotated[list[Path], "positional"]
+    runs: tyro.conf.Positional[list[Path]]
     """Folders of runs: seeds of one agent, or several agents on one task."""
 
     def run(self, command: str) -> int:
@@ -219,8 +223,8 @@ def _load_agent(agent: str, path: Path, task: str) -> Any:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the program; exits 0 when done, 1 when it failed, 2 on bad usage."""
-    import tyro
-
+    if (renderer := offscreen_renderer()) is not None:
+        os.environ["MUJOCO_GL"] = renderer
     given = list(sys.argv[1:] if arguments is None else arguments)
     command = shlex.join(["prefenvs", *given])
     verb = tyro.extras.subcommand_cli_from_dict(
@@ -237,6 +241,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt:
         print(f"\nstopped. Resume with the same command: {command}", file=sys.stderr)
         sys.exit(130)
+
+
+def offscreen_renderer() -> str | None:
+    """The MUJOCO_GL that draws without a screen here; None where that is decided already or nothing can draw."""
+    if sys.platform != "linux" or os.environ.get("MUJOCO_GL") or os.environ.get("DISPLAY"):
+        return None
+    libraries = {"osmesa": "OSMesa", "egl": "EGL"}  # egl may be there and still find no device
+    return next((name for name, library in libraries.items() if ctypes.util.find_library(library)), None)
 
 
 def _identity(cls: Any) -> Any:
