@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from stable_baselines3.common.callbacks import BaseCallback
 
+from prefenvs.agents.evaluation import write_csv
 from prefenvs.agents.learned_reward import RewardReplayBuffer
 from prefenvs.agents.reward_models import FitReport, PreferenceData, RewardEnsemble, fit
 from prefenvs.error import unknown_name
@@ -16,6 +18,9 @@ from prefenvs.labelling import Feedback
 from prefenvs.queries import STRATEGIES, Candidates, sessions
 from prefenvs.segment_store import SegmentStore
 from prefenvs.segments import Label, Query
+
+HISTORY = ("step", "asked", "answered", "loss", "accuracy", "held_out_accuracy", "epochs")
+"""Columns of a learner's history of sessions."""
 
 
 @dataclass
@@ -100,8 +105,10 @@ class PreferenceCallback(BaseCallback):
         self.session = 0
         """Sessions held so far."""
         self.history = np.zeros((0, 7))
-        """(sessions, 7) step, asked, answered, loss, accuracy, held-out accuracy, epochs."""
+        """(sessions, 7) a row a session, with the columns of HISTORY."""
         budget = config.queries if feedback.budget is None else min(config.queries, feedback.budget)
+        self.history_path: Path | None = None
+        """CSV file that gets the history after each session, or None."""
         self.latest: tuple[Query, Label] | None = None
         """Questions and answers of the last session held by this process."""
         self._sizes = sessions(config.schedule, budget, config.sessions)
@@ -201,6 +208,8 @@ class PreferenceCallback(BaseCallback):
         counts = (self.num_timesteps, self.feedback.asked, self.feedback.answered)
         fit_row = (report.loss, report.accuracy, report.held_out_accuracy, report.epochs)
         self.history = np.vstack([self.history, [*counts, *fit_row]])
+        if self.history_path is not None:
+            write_csv(self.history_path, HISTORY, self.history)
         self.logger.record("preferences/asked", self.feedback.asked)
         self.logger.record("preferences/answered", self.feedback.answered)
         self.logger.record("preferences/loss", report.loss)

@@ -24,6 +24,7 @@ from prefenvs.agents import AGENTS
 from prefenvs.agents.checkpoint import Barrier
 from prefenvs.agents.evaluation import EvalCallback, evaluate, write_csv
 from prefenvs.agents.pebble import PEBBLE
+from prefenvs.agents.preference_callback import HISTORY
 from prefenvs.agents.prefppo import PrefPPO
 from prefenvs.agents.presets import Preset, schedules
 from prefenvs.error import RunMismatch, unknown_name
@@ -94,6 +95,8 @@ def train(
     env_id = TASKS[preset.task].id
     model = make_agent(run, folder, render_mode="rgb_array" if clips else None)
     preferences = getattr(model, "preferences", None)
+    if preferences is not None:
+        preferences.history_path = folder / "sessions.csv"
     curve = EvalCallback(env_id, preset.eval_every, path=folder / "evaluations.csv")
     parts = (curve,) if preferences is None else (preferences, curve)
     feedback = None if preferences is None else preferences.feedback
@@ -119,8 +122,7 @@ def train(
         "seconds": time.perf_counter() - started,
     }
     if preferences is not None:
-        header = ("step", "asked", "answered", "loss", "accuracy", "held_out_accuracy", "epochs")
-        write_csv(folder / "sessions.csv", header, preferences.history)
+        write_csv(folder / "sessions.csv", HISTORY, preferences.history)
         last = preferences.history[-1] if len(preferences.history) else [float("nan")] * 7
         names = ("asked", "answered", "accuracy", "held_out_accuracy")
         values = (feedback.asked, feedback.answered, float(last[4]), float(last[5]))  # type: ignore[union-attr]
