@@ -79,5 +79,7 @@ def test_the_wheel_installs_with_all_it_needs_in_a_fresh_environment(wheel, tmp_
     python = tmp_path / "fresh" / "bin" / "python"
     constraints = [f"-c{ROOT / name}" for name in ("constraints.txt", "constraints-torch.txt")]
     run(str(python), "-m", "pip", "install", "--quiet", *constraints, str(wheel), cwd=tmp_path)
-    program = "import gymnasium as gym, prefenvs; e = gym.make('prefenvs/HalfCheetah-v0'); e.reset(seed=0); print('made')"
+    program = (
+        "import gymnasium as gym, prefenvs; e = gym.make('prefenvs/HalfCheetah-v0'); e.reset(seed=0); print('made')"
+    )
     assert "made" in run(str(python), "-c", program, cwd=tmp_path)
