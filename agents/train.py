@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import platform
@@ -150,7 +151,7 @@ def make_agent(run: Run, folder: Path | None = None, render_mode: str | None = N
     venv = DummyVecEnv([lambda: Monitor(gym.make(env_id, **settings)) for _ in range(preset.num_envs)])
     log = None if folder is None else str(folder / "tensorboard")
     shared = {"seed": run.seed, "device": run.device, "tensorboard_log": log}
-    arguments = schedules(preset.algorithm) | shared
+    arguments = schedules(copy.deepcopy(preset.algorithm)) | shared  # SB3 writes into policy_kwargs
     if preset.agent in BASELINES:
         return BASELINES[preset.agent]("MlpPolicy", venv, **arguments)
     agents = {"pebble": PEBBLE, "prefppo": PrefPPO}

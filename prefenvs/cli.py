@@ -206,7 +206,7 @@ def task_name(env: str) -> str:
     for spec in TASKS.values():
         if env in (spec.id, spec.name) or name == spec.id.removeprefix("prefenvs/"):
             return spec.name
-    raise unknown_name("env", env, [spec.id for spec in TASKS.values()])
+    raise unknown_name("env", name.split("-v")[0], TASKS)
 
 
 def _load_agent(agent: str, path: Path, task: str) -> Any:
