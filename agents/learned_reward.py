@@ -93,9 +93,9 @@ class RewardReplayBuffer(ReplayBuffer):
         """Reward all stored steps, and those to come, by `model`."""
         self.model, self.explore = model, False
         size = self.size()
-        flat = (size * self.n_envs, -1)
-        observations = self.observations[:size].reshape(-1, *self.obs_shape)
-        actions = self._env_actions(self.actions[:size].reshape(flat))
+        # SB3 keeps actions flat and gives discrete values an axis of length 1; the model reads the spaces' own shapes.
+        observations = self.observations[:size].reshape(-1, *(self.observation_space.shape or ()))
+        actions = self._env_actions(self.actions[:size].reshape(-1, *(self.action_space.shape or ())))
         self.rewards[:size] = predict_rewards(model, observations, actions).reshape(size, self.n_envs)
 
     def _env_actions(self, actions: np.ndarray) -> np.ndarray:

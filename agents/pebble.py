@@ -79,9 +79,9 @@ class PEBBLE(SAC):
         super().learn(total_timesteps, callback=with_preferences(self.preferences, callback), **arguments)
         return self
 
-    def after_session(self, session: int) -> None:
-        """After the first session the critic, trained on exploration, starts afresh."""
-        if session != 1 or self.reset_updates == 0:
+    def after_session(self, first: bool) -> None:
+        """Once the reward model is trained for the `first` time the critic, trained on exploration, starts afresh."""
+        if not first or self.reset_updates == 0:
             return
         fresh = self.policy.make_critic()
         self.critic.load_state_dict(fresh.state_dict())

@@ -106,7 +106,7 @@ class PreferenceCallback(BaseCallback):
         """Sessions held so far."""
         self.history = np.zeros((0, 7))
         """(sessions, 7) a row a session, with the columns of HISTORY."""
-        budget = config.queries if feedback.budget is None else min(config.queries, feedback.budget)
+        budget = int(min(config.queries, feedback.remaining))
         self.history_path: Path | None = None
         """CSV file that gets the history after each session, or None."""
         self.latest: tuple[Query, Label] | None = None
@@ -186,6 +186,7 @@ class PreferenceCallback(BaseCallback):
         assert self.reward_model is not None
         assert self._optimizer is not None
         self.data.add(self.reward_model, query, label)
+        first = not self.reward_model.trained
         if len(self.data):
             self.report = fit(
                 self.reward_model,
@@ -200,9 +201,9 @@ class PreferenceCallback(BaseCallback):
             if isinstance(buffer, RewardReplayBuffer):
                 buffer.relabel(self.reward_model)
             self._log(self.report)
-        after = getattr(self.model, "after_session", None)
-        if after is not None:
-            after(self.session)
+            after = getattr(self.model, "after_session", None)
+            if after is not None:
+                after(first)
 
     def _log(self, report: FitReport) -> None:
         counts = (self.num_timesteps, self.feedback.asked, self.feedback.answered)
@@ -222,7 +223,7 @@ class PreferenceCallback(BaseCallback):
         strategy = "uniform" if self.session == 1 else config.strategy
         pool = size if strategy == "uniform" else size * config.candidates
         query = Query(self.store.sample(2 * pool, config.segment_steps, self._rng, config.newest))
-        if strategy == "uniform":
+        if config.strategy == "uniform":
             return query
         candidates = self._describe(query)
         chosen = STRATEGIES[strategy](candidates, size, self._rng)

@@ -6,7 +6,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import gymnasium as gym
+
 from prefenvs.agents.preference_callback import PreferenceConfig
+from prefenvs.tasks import TASKS
 
 
 @dataclass(frozen=True)
@@ -154,6 +157,19 @@ def default_preset(task: str, agent: str) -> Preset:
     from dataclasses import replace
 
     return replace(PRESETS["halfcheetah-small" if base == "pebble" else "cartpole-small"], task=task, agent=base)
+
+
+def default_agent(task: str) -> str:
+    """The agent of a task's preset; without one PEBBLE, or PrefPPO where actions are discrete."""
+    named = (preset.agent for preset in PRESETS.values() if preset.task == task)
+    return next(named, "prefppo" if has_discrete_actions(task) else "pebble")
+
+
+def has_discrete_actions(task: str) -> bool:
+    """Whether a task's actions are Discrete, which SAC, and so PEBBLE, cannot choose."""
+    env = gym.make(TASKS[task].id, evaluation=True)
+    env.close()
+    return isinstance(env.action_space, gym.spaces.Discrete)
 
 
 def schedules(arguments: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from safetensors.numpy import save as save_bytes
 from stable_baselines3.common.base_class import BaseAlgorithm
 
 from prefenvs.agents.checkpoint import learner_state, load_learner, load_module, module_state, under
+from prefenvs.agents.learned_reward import RewardReplayBuffer
 from prefenvs.agents.preference_callback import PreferenceConfig
 from prefenvs.error import DamagedFile, RunMismatch
 
@@ -64,19 +65,22 @@ def load_agent(cls: type[BaseAlgorithm], path: str | Path, env: Any, device: tor
         with zipfile.ZipFile(path) as archive:
             facts = json.loads(archive.read("agent.json"))
             arrays = load_bytes(archive.read("agent.safetensors"))
-    except (zipfile.BadZipFile, KeyError, ValueError, SafetensorError) as error:
+        name, spaces, own = facts["class"], facts["spaces"], dict(facts["own"])
+        settings, num_timesteps = facts["settings"], int(facts["num_timesteps"])
+        own["preferences"]["hidden"] = tuple(own["preferences"]["hidden"])
+    except (zipfile.BadZipFile, KeyError, TypeError, ValueError, SafetensorError) as error:
         raise DamagedFile(f"{path} cannot be read as an agent ({error}). It was left as it is.") from error
-    if facts["class"] != cls.__name__:
-        raise RunMismatch(f"{path} holds a {facts['class']}; load it with {facts['class']}.load.")
-    own = dict(facts["own"])
-    own["preferences"]["hidden"] = tuple(own["preferences"]["hidden"])
+    if name != cls.__name__:
+        raise RunMismatch(f"{path} holds a {name}; load it with {name}.load.")
     own["preferences"] = PreferenceConfig(**own["preferences"])
-    model: Any = cls("MlpPolicy", env, device=device, **own, **facts["settings"])
-    if [str(model.observation_space), str(model.action_space)] != facts["spaces"]:
-        raise RunMismatch(f"{path} was trained on spaces {facts['spaces']}, this environment has others.")
+    model: Any = cls("MlpPolicy", env, device=device, **own, **settings)
+    if [str(model.observation_space), str(model.action_space)] != spaces:
+        raise RunMismatch(f"{path} was trained on spaces {spaces}, this environment has others.")
     load_learner(model, arrays)
     load_module(model.preferences.reward_model, under("reward_model", arrays))
-    model.num_timesteps = facts["num_timesteps"]
+    model.num_timesteps = num_timesteps
+    if isinstance(getattr(model, "replay_buffer", None), RewardReplayBuffer):
+        model.replay_buffer.explore &= not model.preferences.reward_model.trained  # exploration was before
     return model
 
 

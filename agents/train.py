@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib
 import json
 import os
 import platform
@@ -24,12 +25,12 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 from prefenvs.agents import AGENTS
 from prefenvs.agents.checkpoint import Barrier
 from prefenvs.agents.evaluation import EvalCallback, evaluate, write_csv
-from prefenvs.agents.pebble import PEBBLE
 from prefenvs.agents.preference_callback import HISTORY
-from prefenvs.agents.prefppo import PrefPPO
 from prefenvs.agents.presets import Preset, schedules
-from prefenvs.error import RunMismatch, unknown_name
+from prefenvs.error import DamagedFile, RunMismatch, unknown_name
+from prefenvs.oracles import make_oracle
 from prefenvs.tasks import TASKS
+from prefenvs.teacher import make_teacher
 
 BASELINES: dict[str, type[BaseAlgorithm]] = {"sac": SAC, "ppo": PPO}
 """SB3's own algorithms, which learn from the true reward."""
@@ -81,13 +82,16 @@ def train(
 
     Raises:
         RunMismatch: if the folder holds a run with another configuration.
-        ValueError: for an unknown task or agent.
+        DamagedFile: if the folder's config or latest checkpoint cannot be read.
+        ValueError: for an unknown task, agent, oracle or teacher.
     """
     preset = run.preset
     if preset.task not in TASKS:
         raise unknown_name("env", preset.task, TASKS)
     if preset.agent not in (*AGENTS, *BASELINES):
         raise unknown_name("agent", preset.agent, (*AGENTS, *BASELINES))
+    make_oracle(run.oracle, preset.task)  # a misspelt name leaves no folder behind
+    make_teacher(run.teacher)
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     open_folder(run, folder, command)
     if (folder / "result.json").exists():
@@ -154,16 +158,32 @@ def make_agent(run: Run, folder: Path | None = None, render_mode: str | None = N
     arguments = schedules(copy.deepcopy(preset.algorithm)) | shared  # SB3 writes into policy_kwargs
     if preset.agent in BASELINES:
         return BASELINES[preset.agent]("MlpPolicy", venv, **arguments)
-    agents = {"pebble": PEBBLE, "prefppo": PrefPPO}
-    cls: Any = agents.get(preset.agent) or _load(AGENTS[preset.agent])
+    cls = agent_class(preset.agent)
     return cls("MlpPolicy", venv, preferences=preset.preferences, **preset.extra, **arguments)
 
 
-def _load(entry_point: str) -> Any:
-    import importlib
-
-    module, _, name = entry_point.partition(":")
+def agent_class(agent: str) -> Any:
+    """The class of an agent in AGENTS."""
+    module, _, name = AGENTS[agent].partition(":")
     return getattr(importlib.import_module(module), name)
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """What a run's config.json holds.
+
+    Raises:
+        ValueError: if there is none.
+        DamagedFile: if it cannot be read.
+    """
+    path = folder / "config.json"
+    if not path.is_file():
+        raise ValueError(
+            f"{folder} holds no run: there is no config.json in it. Name a folder that `train --out` made."
+        )
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        raise DamagedFile(f"{path} cannot be read ({error}). It was left as it is; give another --out.") from error
 
 
 def open_folder(run: Run, folder: Path, command: str) -> None:
@@ -171,11 +191,12 @@ def open_folder(run: Run, folder: Path, command: str) -> None:
 
     Raises:
         RunMismatch: naming the settings that differ.
+        DamagedFile: if its config.json cannot be read.
     """
     config = run.describe()
     path = folder / "config.json"
     if path.exists():
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = read_config(folder)
         different = [key for key in config if found.get(key) != config[key]]
         if different:
             raise RunMismatch(

@@ -99,18 +99,35 @@ class Train:
 
     def run(self, command: str) -> int:
         """Train."""
-        from prefenvs.agents.presets import PRESETS, default_preset
-        from prefenvs.agents.train import Run, train
+        from prefenvs.agents import AGENTS
+        from prefenvs.agents.presets import PRESETS, default_agent, default_preset, has_discrete_actions
+        from prefenvs.agents.train import BASELINES, Run, train
 
         if self.preset is not None and self.preset not in PRESETS:
             raise unknown_name("preset", self.preset, PRESETS)
         task = task_name(self.env) if self.env else None
         if self.preset is None and task is None:
             raise ValueError("give --env or --preset; `prefenvs list tasks` and `prefenvs list presets` name them.")
-        agent = self.agent or "pebble"
-        preset = PRESETS[self.preset] if self.preset else default_preset(str(task), agent)
+        if self.agent is not None and self.agent not in (*AGENTS, *BASELINES):
+            raise unknown_name("agent", self.agent, (*AGENTS, *BASELINES))
+        if self.preset is not None:
+            preset = PRESETS[self.preset]
+            kinds = {"pebble": "off-policy", "sac": "off-policy", "prefppo": "on-policy", "ppo": "on-policy"}
+            mine, its = kinds.get(self.agent or preset.agent), kinds.get(preset.agent)
+            if mine != its:
+                raise ValueError(
+                    f"preset {self.preset!r} has the settings of {preset.agent} ({its}), --agent {self.agent} needs "
+                    f"others. Leave --preset out: prefenvs train --env {preset.task} --agent {self.agent}."
+                )
+        else:
+            preset = default_preset(str(task), self.agent or default_agent(str(task)))
         changes: dict[str, Any] = {"task": task, "agent": self.agent, "total_steps": self.steps}
         preset = dataclasses.replace(preset, **{key: value for key, value in changes.items() if value is not None})
+        if preset.agent in ("pebble", "sac") and has_discrete_actions(preset.task):
+            other = {"pebble": "prefppo", "sac": "ppo"}[preset.agent]
+            raise ValueError(
+                f"{preset.agent} acts in continuous spaces only, {preset.task} is not. Use --agent {other}."
+            )
         out = self.out or Path("runs") / f"{preset.task}-{preset.agent}-{self.seed}"
         run = Run(preset, self.seed, self.oracle, self.teacher, self.budget, self.device)
         result = train(run, out, command=command, progress=sys.stderr.isatty(), clips=self.clips)
@@ -145,7 +162,9 @@ class Eval:
         policy = None
         task = task_name(self.env) if self.env else ""
         if self.run_folder is not None:
-            config = json.loads((self.run_folder / "config.json").read_text(encoding="utf-8"))
+            from prefenvs.agents.train import read_config
+
+            config = read_config(self.run_folder)
             task = config["task"]
             policy = _load_agent(config["agent"], self.run_folder / "agent.zip", task)
         found = evaluate(policy, TASKS[task].id, self.episodes)
@@ -218,6 +237,8 @@ def _load_agent(agent: str, path: Path, task: str) -> Any:
     loaders: dict[str, Any] = {"pebble": PEBBLE, "prefppo": PrefPPO}
     if agent not in loaders:
         raise unknown_name("agent", agent, loaders, "Agents on the true reward are not kept.")
+    if not path.is_file():
+        raise ValueError(f"there is no {path}: the run has not finished. Go on with its own command, then score it.")
     return loaders[agent].load(path, gym.make(TASKS[task].id))
 
 
@@ -235,7 +256,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except (ValueError, TypeError) as error:
         print(f"prefenvs: {error}", file=sys.stderr)
         sys.exit(2)
-    except (PrefenvsError, ImportError) as error:
+    except (PrefenvsError, ImportError, OSError) as error:
         print(f"prefenvs: {error}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:

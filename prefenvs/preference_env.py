@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import gymnasium as gym
 import numpy as np
 
-from prefenvs.error import EvaluationOnly, unknown_name
+from prefenvs.error import EvaluationOnly, PrefenvsError, unknown_name
 from prefenvs.recorder import Recorder
 from prefenvs.tasks import TASKS
 from prefenvs.tasks.task import State, Task, TaskSpec
@@ -158,8 +158,14 @@ class PreferenceEnv(gym.Env[Any, Any]):
     # The oracle's side, reached by `prefenvs.feedback` in this process or from another one.
 
     def _oracle_side(self, request: str, *arguments: Any) -> Any:
-        """Answer a request of `Feedback`: one private method a request, all under one name for remote callers."""
-        return getattr(self, f"_serve_{request}")(*arguments)
+        """Answer a request of `Feedback`: one private method a request, all under one name for remote callers.
+
+        An error is the reply, for the caller to raise: raised here it would end the worker that the environment is in.
+        """
+        try:
+            return getattr(self, f"_serve_{request}")(*arguments)
+        except (PrefenvsError, ValueError) as error:
+            return error
 
     def _serve_attach(self, stream: int) -> dict[str, Any]:
         self._stream = stream
@@ -252,7 +258,7 @@ class EvaluationEnv(gym.Env[Any, Any]):
         return observation if self._pixels is None else _shrink(np.asarray(self.render()), self._pixels)
 
     def _oracle_side(self, request: str, *arguments: Any) -> Any:
-        raise EvaluationOnly(
+        return EvaluationOnly(
             f"{self.task_name} was made with evaluation=True: this door shows the true reward and answers no queries. "
             "Make another env without evaluation=True to ask for labels."
         )
@@ -298,9 +304,9 @@ def make(
     side = 84 if pixels is True else int(pixels) or None
     if side is not None and render_mode is None:
         render_mode = "rgb_array"
+    config = feedback_config(feedback)
     if evaluation:
         return EvaluationEnv(make_task(spec, render_mode, task_kwargs), name=task, pixels=side)
-    config = feedback_config(feedback)
     env = PreferenceEnv(
         make_task(spec, render_mode, task_kwargs),
         name=task,
@@ -327,7 +333,7 @@ def feedback_config(settings: Mapping[str, Any]) -> FeedbackConfig:
     """A FeedbackConfig from keyword arguments, checked as far as that costs nothing.
 
     Raises:
-        ValueError: for an unknown argument, oracle, teacher or kind of answer, or a negative budget.
+        ValueError: for an unknown argument, oracle, teacher or kind of answer, or a budget or seed out of range.
     """
     from prefenvs.oracles import ORACLES
     from prefenvs.teacher import ANSWERS, TEACHERS
@@ -346,6 +352,8 @@ def feedback_config(settings: Mapping[str, Any]) -> FeedbackConfig:
         raise unknown_name("answer", config.answer, ANSWERS)
     if config.budget is not None and config.budget < 0:
         raise ValueError(f"budget={config.budget} is negative. Expected a number of queries, or None for no limit.")
+    if not 0 <= config.feedback_seed < 2**64:
+        raise ValueError(f"feedback_seed={config.feedback_seed}, expected a whole number in [0, 2**64).")
     return config
 
 

@@ -121,7 +121,7 @@ class SegmentStore:
                 reset (Gymnasium's NEXT_STEP mode) and are left out.
 
         Raises:
-            ValueError: if `ids` has another shape, or observations hold nan.
+            ValueError: if `ids` has another shape.
         """
         ids = np.asarray(ids, np.int64)
         if ids.shape != (self.num_envs, 3):

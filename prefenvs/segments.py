@@ -198,8 +198,8 @@ class Query:
 
     def __getitem__(self, index: Any) -> Query:
         """The questions that `index` (a slice, integers or a mask) selects."""
-        rows = np.arange(self.n)[index]
-        windows = (np.atleast_1d(rows)[:, None] * self.k + np.arange(self.k)).reshape(-1)
+        rows = np.atleast_1d(np.arange(self.n)[index])
+        windows = (rows[:, None] * self.k + np.arange(self.k)).reshape(-1)
         return Query(self.segments[windows], self.k, {key: value[rows] for key, value in self.context.items()})
 
     @staticmethod

@@ -189,6 +189,7 @@ def answer_scores(
         return Label(choice, soft=True)
 
     noisy = _noisy_scores(teacher, thresholds, weighted, uniforms[:, :k])
+    noisy = np.where(tied[:, None] & alike, np.inf, noisy)  # those that share the choice share the first place
     order = np.argsort(-noisy, axis=1, kind="stable")
     swap = uniforms[:, k] < teacher.eps_mistake
     other = 1 + np.minimum((uniforms[:, k + 1] * (k - 1)).astype(np.int64), max(k - 2, 0))
@@ -201,9 +202,10 @@ def answer_scores(
     choice[skipped] = np.nan
     if answer != "ranking":
         return Label(choice)
-    ranking = np.argsort(order, axis=1)
+    ranking = np.where(tied[:, None] & alike, 0, np.argsort(order, axis=1))
     if math.isinf(teacher.beta):  # segments that cannot be told apart share a place
-        behind = plain[:, None, :] - plain[:, :, None] >= max(thresholds.tie_within, np.finfo(float).tiny)
+        apart = np.abs(plain[:, None, :] - plain[:, :, None]) >= thresholds.tie_within
+        behind = (noisy[:, None, :] > noisy[:, :, None]) & apart
         ranking = np.where((swap & ~tied)[:, None], ranking, behind.sum(2))
     ranking[skipped] = -1
     return Label(choice, ranking=ranking.astype(np.int64))
@@ -255,7 +257,7 @@ def answer_margins(teacher: Teacher, margins: np.ndarray, uniforms: np.ndarray, 
         answer: "choice", "ranking", or (k = 2 only) "soft".
 
     Raises:
-        ValueError: if the teacher has parameters that need scores.
+        ValueError: if the teacher has parameters that need scores, or the answer does.
     """
     if teacher.eps_skip or teacher.eps_equal or teacher.myopia != 1.0:
         raise ValueError(
@@ -263,6 +265,11 @@ def answer_margins(teacher: Teacher, margins: np.ndarray, uniforms: np.ndarray, 
             "nothing here. Use the oracle's own margins and undecided=."
         )
     n, k, _ = margins.shape
+    if answer == "rating" or k < 2:
+        raise ValueError(
+            f"this oracle compares segments without scoring them, so it cannot answer k={k}, answer={answer!r}. "
+            'Use answer="choice" or "ranking" and k of 2 or more, or an oracle with utility(segments).'
+        )
     first, second = np.triu_indices(k, 1)
     pairs = margins[:, first, second]
     law = np.where(pairs == 0.0, 0.5, np.where(pairs > 0, 1.0, 0.0))

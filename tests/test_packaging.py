@@ -11,7 +11,6 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDERS = ("prefenvs", "agents", "tasks")
-DATA = (".py", ".json", ".html", ".typed", ".safetensors")
 
 
 def run(*command, cwd, **arguments):
@@ -21,15 +20,32 @@ def run(*command, cwd, **arguments):
 
 
 def expected_files():
-    """Files of the package as the tree has them."""
+    """Files of the package as the tree has them, whatever their kind: data that is not declared would be missing."""
     found = set()
     for folder in FOLDERS:
         for path in (ROOT / folder).rglob("*"):
             inside = path.relative_to(ROOT)
             linked = folder == "prefenvs" and inside.parts[1] in ("agents", "tasks")
-            if path.is_file() and path.suffix in DATA and "__pycache__" not in inside.parts and not linked:
+            if path.is_file() and "__pycache__" not in inside.parts and not inside.name.startswith(".") and not linked:
                 found.add(inside.as_posix() if folder == "prefenvs" else f"prefenvs/{inside.as_posix()}")
     return found
+
+
+AWAY = """
+import sys
+target, checkout = sys.argv[1:]
+# An editable install puts the checkout on the path, or a finder of its own beside it.
+sys.path = [target] + [entry for entry in sys.path if entry != checkout]
+sys.meta_path = [finder for finder in sys.meta_path if "__editable__" not in getattr(finder, "__module__", "")]
+import gymnasium as gym
+import prefenvs, prefenvs.agents
+env = gym.make("prefenvs/CartPole-v0")
+env.reset(seed=0)
+print(env.step(0)[1])
+homes = {getattr(module, "__file__", None) for name, module in sys.modules.items() if name.split(".")[0] == "prefenvs"}
+assert all(home.startswith(target) for home in homes), homes
+"""
+"""Makes and steps an environment with the checkout out of reach; given the installation and the checkout."""
 
 
 @pytest.fixture(scope="module")
@@ -65,12 +81,8 @@ def test_the_wheel_works_away_from_the_checkout(wheel, tmp_path):
     target = tmp_path / "site"
     pip = (sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--target", str(target))
     run(*pip, str(wheel), cwd=tmp_path)
-    program = (
-        "import sys; sys.path.insert(0, sys.argv[1]); import prefenvs, gymnasium as gym\n"
-        "assert prefenvs.__file__.startswith(sys.argv[1]), prefenvs.__file__\n"
-        "env = gym.make('prefenvs/CartPole-v0'); env.reset(seed=0); print(env.step(0)[1])"
-    )
-    assert run(sys.executable, "-c", program, str(target), cwd=tmp_path).strip() == "0.0"
+    isolated = (sys.executable, "-I", "-c", AWAY)
+    assert run(*isolated, str(target), str(ROOT), cwd=tmp_path).strip() == "0.0"
 
 
 @pytest.mark.slow

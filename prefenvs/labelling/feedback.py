@@ -11,7 +11,7 @@ import numpy as np
 from prefenvs.calibration import Calibration, measure, reference_set
 from prefenvs.error import BudgetSpent, SegmentForgotten
 from prefenvs.labelling.random_stream import uniforms
-from prefenvs.labelling.source import Source, find_source
+from prefenvs.labelling.source import LocalSource, Source, find_source
 from prefenvs.labelling.store import AnswerStore, pack, payload_hashes, unpack
 from prefenvs.oracles import make_oracle
 from prefenvs.preference_env import FeedbackConfig
@@ -58,6 +58,7 @@ class Feedback:
                 "oracle": _describe(self._oracle),
                 "teacher": dataclasses.asdict(self._teacher),
                 "answer": self.config.answer,
+                "calibration": self.config.calibration and dataclasses.asdict(self.config.calibration),
                 "feedback_seed": self.config.feedback_seed,
             },
         )
@@ -106,14 +107,12 @@ class Feedback:
         if query.n:
             payloads = payload_hashes(query)
             kept = self._store.find(numbers, payloads)
-            if len(kept) == query.n:
-                label = unpack([kept[number] for number in numbers.tolist()], soft=self.config.answer == "soft")
-            else:
-                label = self._answer(query, numbers)
-                new = np.array([number not in kept for number in numbers.tolist()])
-                answers = pack(label)
-                chosen = np.flatnonzero(new)
-                self._store.add(numbers[new], [payloads[i] for i in chosen], [answers[i] for i in chosen])
+            if len(kept) < query.n:
+                given = pack(self._answer(query, numbers))
+                chosen = np.array([i for i, number in enumerate(numbers.tolist()) if number not in kept])
+                self._store.add(numbers[chosen], [payloads[i] for i in chosen], [given[i] for i in chosen])
+                kept |= {int(numbers[i]): given[i] for i in chosen}
+            label = unpack([kept[number] for number in numbers.tolist()], soft=self.config.answer == "soft")
             self._pending.append((numbers, label))
             self._answered += int((~label.skipped).sum())
         self._next += query.n
@@ -193,14 +192,7 @@ class Feedback:
 
     def _judge(self, segments: Segments) -> JudgedSegments:
         """True rewards and factors of segments, fetched from the recorders."""
-        streams = segments.ids[:, 0].copy()
-        if self.num_streams == 1:
-            streams[streams == -1] = 0  # steps taken before the feedback was made
-        if ((streams < 0) | (streams >= self.num_streams)).any():
-            raise SegmentForgotten(
-                f"segments name stream {streams[(streams < 0) | (streams >= self.num_streams)][0]}, streams are 0 to "
-                f"{self.num_streams - 1}. Call prefenvs.feedback(env) before the first reset. Nothing was spent."
-            )
+        streams = self._streams(segments)
         rows = [np.flatnonzero(streams == stream) for stream in range(self.num_streams)]
         ids, lengths = segments.ids, segments.lengths
         requests = [(ids[at, 1], ids[at, 2], lengths[at], segments.steps) if len(at) else None for at in rows]
@@ -214,6 +206,19 @@ class Feedback:
             return np.concatenate(values)[back]
 
         return JudgedSegments(**{name: join([part[name] for part in parts]) for name in parts[0]}, task=self.task)
+
+    def _streams(self, segments: Segments) -> np.ndarray:
+        """(n,) index of the environment that each segment comes from."""
+        streams = segments.ids[:, 0].copy()
+        if self.num_streams == 1:
+            streams[streams == -1] = 0  # steps taken before the feedback was made
+        unknown = (streams < 0) | (streams >= self.num_streams)
+        if unknown.any():
+            raise SegmentForgotten(
+                f"segments name stream {streams[unknown][0]}, streams are 0 to {self.num_streams - 1}. "
+                "Call prefenvs.feedback(env) before the first reset. Nothing was spent."
+            )
+        return streams
 
     def state(self) -> dict[str, np.ndarray]:
         """What a resumed run needs: counters and recordings, as named arrays. Holds true rewards: not for learners."""
@@ -250,8 +255,15 @@ def feedback(env: Any, *, store: str | None = None, run: str | None = None) -> F
     source = find_source(env)
     known = getattr(source.base, "_feedback", None)
     if known is None:
+        members = source.envs if isinstance(source, LocalSource) else []
+        if any(getattr(member, "_feedback", None) is not None for member in members):
+            raise ValueError(
+                "some of these environments already belong to another feedback, with a budget of its own. "
+                "Call prefenvs.feedback on the whole batch first."
+            )
         known = Feedback(source, store=store, run=run)
-        source.base._feedback = known
+        for owner in (source.base, *members):
+            owner._feedback = known
     elif (store, run) != (None, None) and (store or known.config.store, run or known.config.run) != (
         known.config.store,
         known.config.run,
@@ -285,13 +297,16 @@ def render(env: Any, segments: Segments, *, every: int = 1) -> list[np.ndarray]:
         SegmentForgotten: if an episode is no longer recorded.
         ValueError: if the environment cannot draw or cannot restore states.
     """
-    source = feedback(env)._source
+    asked = feedback(env)
+    source, streams = asked._source, asked._streams(segments).tolist()
     clips = []
-    for (stream, episode, first), length in zip(segments.ids.tolist(), segments.lengths.tolist(), strict=True):
+    for stream, (_, episode, first), length in zip(
+        streams, segments.ids.tolist(), segments.lengths.tolist(), strict=True
+    ):
         steps = list(range(first, first + length, every))
         requests: list[tuple[Any, ...] | None] = [None] * source.num_streams
-        requests[max(stream, 0)] = (episode, steps)
-        clips.append(np.stack(source.ask_all("render", requests)[max(stream, 0)]))
+        requests[stream] = (episode, steps)
+        clips.append(np.stack(source.ask_all("render", requests)[stream]))
     return clips
 
 

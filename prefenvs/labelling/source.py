@@ -15,7 +15,10 @@ class Source(Protocol):
     """The object that feedback is remembered on."""
 
     def ask_all(self, request: str, arguments: list[tuple[Any, ...] | None]) -> list[Any]:
-        """Send a request to each stream, or nothing where its arguments are None; the replies in order."""
+        """Send a request to each stream, or nothing where its arguments are None; the replies in order.
+
+        An error of one stream is raised after all have replied, so that no stream is left behind.
+        """
 
 
 class LocalSource:
@@ -23,15 +26,15 @@ class LocalSource:
 
     def __init__(self, envs: list[Any], base: Any) -> None:
         """Reach `envs`, each a PreferenceEnv or wrappers around one."""
-        self._envs, self.base = [env.unwrapped for env in envs], base
+        self.envs, self.base = [env.unwrapped for env in envs], base
         self.num_streams = len(envs)
-        for env in self._envs:
+        for env in self.envs:
             _check(env, hasattr(env, "_oracle_side"))
 
     def ask_all(self, request: str, arguments: list[tuple[Any, ...] | None]) -> list[Any]:
         """Call each environment."""
-        pairs = zip(self._envs, arguments, strict=True)
-        return [None if given is None else env._oracle_side(request, *given) for env, given in pairs]
+        pairs = zip(self.envs, arguments, strict=True)
+        return _checked([None if given is None else env._oracle_side(request, *given) for env, given in pairs])
 
 
 class SubprocSource:
@@ -40,14 +43,16 @@ class SubprocSource:
     def __init__(self, venv: Any) -> None:
         """Reach the workers of `venv`."""
         self.base, self.num_streams = venv, venv.num_envs
-        _check(venv, all(venv.has_attr("_oracle_side") for _ in range(1)))
+        _check(venv, venv.has_attr("_oracle_side"))
 
     def ask_all(self, request: str, arguments: list[tuple[Any, ...] | None]) -> list[Any]:
         """Call each worker that is asked."""
-        return [
-            None if given is None else self.base.env_method("_oracle_side", request, *given, indices=[index])[0]
-            for index, given in enumerate(arguments)
-        ]
+        return _checked(
+            [
+                None if given is None else self.base.env_method("_oracle_side", request, *given, indices=[index])[0]
+                for index, given in enumerate(arguments)
+            ]
+        )
 
 
 class AsyncSource:
@@ -67,7 +72,7 @@ class AsyncSource:
         self.base._raise_if_errors([ok for _, ok in outcomes])
         for index, (reply, _) in zip(asked, outcomes, strict=True):
             replies[index] = reply
-        return replies
+        return _checked(replies)
 
 
 def find_source(env: Any) -> Source:
@@ -88,6 +93,14 @@ def find_source(env: Any) -> Source:
     if hasattr(base, "env_method"):
         return SubprocSource(base)
     raise TypeError(f"{type(env).__name__} is not an environment, a VectorEnv or a VecEnv of preference environments.")
+
+
+def _checked(replies: list[Any]) -> list[Any]:
+    """The replies; the first error among them is raised."""
+    for reply in replies:
+        if isinstance(reply, Exception):
+            raise reply
+    return replies
 
 
 def _check(env: Any, found: bool) -> None:

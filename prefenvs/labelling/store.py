@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from prefenvs.error import DamagedFile, RunMismatch
-from prefenvs.segments import Label, Query
+from prefenvs.segments import Arrays, Label, Query
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS runs (run TEXT PRIMARY KEY, config TEXT NOT NULL);
@@ -54,10 +54,7 @@ class AnswerStore:
                 self._connection.execute("INSERT OR IGNORE INTO runs VALUES (?, ?)", (run, text))
             row = self._connection.execute("SELECT config FROM runs WHERE run = ?", (run,)).fetchone()
         except sqlite3.DatabaseError as error:
-            raise DamagedFile(
-                f"{self.path} cannot be read as a store of answers ({error}). It was left as it is; "
-                "move it away or name another store=."
-            ) from error
+            raise self._damaged(error) from error
         if row[0] != text:
             raise RunMismatch(
                 f"run {run!r} in {self.path} was begun with {row[0]}, now it is {text}. "
@@ -69,11 +66,15 @@ class AnswerStore:
 
         Raises:
             RunMismatch: if a number was used for another question.
+            DamagedFile: if the file cannot be read.
         """
-        rows = self._connection.execute(
-            "SELECT number, payload, answer FROM answers WHERE run = ? AND number BETWEEN ? AND ?",
-            (self.run, int(numbers.min()), int(numbers.max())),
-        ).fetchall()
+        try:
+            rows = self._connection.execute(
+                "SELECT number, payload, answer FROM answers WHERE run = ? AND number BETWEEN ? AND ?",
+                (self.run, int(numbers.min()), int(numbers.max())),
+            ).fetchall()
+        except sqlite3.DatabaseError as error:
+            raise self._damaged(error) from error
         wanted = dict(zip(numbers.tolist(), payloads, strict=True))
         found = {}
         for number, payload, answer in rows:
@@ -92,6 +93,12 @@ class AnswerStore:
         with self._connection:
             self._connection.executemany("INSERT INTO answers VALUES (?, ?, ?, ?)", rows)
 
+    def _damaged(self, error: sqlite3.DatabaseError) -> DamagedFile:
+        return DamagedFile(
+            f"{self.path} cannot be read as a store of answers ({error}). It was left as it is; "
+            "move it away or name another store=."
+        )
+
     def count(self) -> int:
         """Answers kept for this run."""
         query = "SELECT COUNT(*) FROM answers WHERE run = ?"
@@ -103,17 +110,25 @@ class AnswerStore:
 
 
 def payload_hashes(query: Query) -> list[bytes]:
-    """16 bytes a question that change with its segments (by id and length), their number or its context."""
+    """16 bytes a question that change with its segments (where they are, what they show), their number or its context.
+
+    Ids alone would not do: another seed or another agent gives other segments the same ids.
+    """
     segments = query.segments
-    rows = np.concatenate([segments.ids, segments.lengths[:, None]], 1).astype("<i8").reshape(query.n, -1)
-    parts = [np.ascontiguousarray(rows)]
+    rows = np.concatenate([segments.ids, segments.lengths[:, None]], 1).astype("<i8")
+    shown = [array for held in (segments.observations, segments.actions) for array in _leaves(held)]
     keys = sorted(query.context)
+    parts = [np.ascontiguousarray(array).reshape(query.n, -1) for array in (rows, *shown)]
     parts += [np.ascontiguousarray(query.context[key]) for key in keys]
     prefix = json.dumps([query.k, keys]).encode()
     return [
         hashlib.blake2b(b"".join([prefix, *(part[i].tobytes() for part in parts)]), digest_size=16).digest()
         for i in range(query.n)
     ]
+
+
+def _leaves(arrays: Arrays) -> list[np.ndarray]:
+    return [arrays[key] for key in sorted(arrays)] if isinstance(arrays, dict) else [arrays]
 
 
 def pack(label: Label) -> list[bytes]:

@@ -1,18 +1,23 @@
 import dataclasses
 import math
+import pickle
+from functools import partial
 
 import gymnasium as gym
 import numpy as np
 import pytest
+from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv
 
 import prefenvs
-from prefenvs import JudgedSegments, Query, SegmentStore
+from prefenvs import JudgedSegments, Query, Segments, SegmentStore
+from prefenvs.calibration import Calibration
 from prefenvs.labelling.feedback import Feedback
 from prefenvs.labelling.source import find_source
+from prefenvs.labelling.store import pack
 from prefenvs.oracles import Hierarchical
 
 
-def pendulum(steps=420, env_seed=1, **settings):
+def pendulum(steps=420, env_seed=1, segments=40, **settings):
     """An environment with two finished episodes, and segments of them."""
     env = gym.make("prefenvs/Pendulum-v0", **settings)
     store = SegmentStore(env.observation_space, env.action_space, task="Pendulum")
@@ -27,7 +32,7 @@ def pendulum(steps=420, env_seed=1, **settings):
         observation = after
         if truncated:
             observation, _ = env.reset()
-    return env, store.sample(40, 25, np.random.default_rng(2))
+    return env, store.sample(segments, 25, np.random.default_rng(2)) if segments else None
 
 
 def test_the_error_free_teacher_prefers_the_greater_true_return():
@@ -91,6 +96,59 @@ def test_answers_are_served_from_the_store_again(answer, tmp_path):
     assert (again._store.count(), again.asked, again.remaining) == (20, 20, 0)
 
 
+def test_a_new_process_without_recordings_is_served_the_same_and_charged_once(tmp_path):
+    env, segments = pendulum(teacher="noisy", store=str(tmp_path / "a.sqlite"), budget=20)
+    label = prefenvs.feedback(env).ask(Query(segments))
+    copy = pickle.loads(pickle.dumps(env.unwrapped))  # the recipe alone: no episode is in its recorder
+    again = prefenvs.feedback(copy)
+    np.testing.assert_array_equal(again.ask(Query(segments)).choice, label.choice)
+    assert (again.asked, again.answered, again.remaining) == (20, 20, 0)
+    with pytest.raises(prefenvs.BudgetSpent):
+        again.ask(Query(segments[:2]))
+
+
+def test_a_batch_that_is_partly_stored_keeps_its_stored_answers(tmp_path):
+    env, segments = pendulum(teacher="noisy", store=str(tmp_path / "a.sqlite"))
+    query = Query(segments)
+    first = prefenvs.feedback(env).ask(query[:7])
+    # Raw thresholds follow the latest returns, so an answer is not to be worked out a second time.
+    again = reopened(env)
+    again._store._connection.execute("UPDATE answers SET answer = ? WHERE number = 0", pack(first[6:7]))
+    label = again.ask(query)
+    np.testing.assert_array_equal(label.choice[0], first.choice[6])
+    np.testing.assert_array_equal(label.choice[1:7], first.choice[1:])
+    assert again._store.count() == 20
+
+
+@pytest.mark.parametrize("changed", ["observations", "actions"])
+def test_other_segments_with_the_same_ids_are_another_question(changed, tmp_path):
+    """Two runs of fixed-length episodes that differ in the agent alone ask about the same ids."""
+    env, segments = pendulum(store=str(tmp_path / "a.sqlite"))
+    prefenvs.feedback(env).ask(Query(segments))
+    again = reopened(env)
+    other = dataclasses.replace(segments, **{changed: getattr(segments, changed) * np.float32(0.5)})
+    with pytest.raises(prefenvs.RunMismatch, match=r"query 0 .* about other segments"):
+        again.ask(Query(other))
+    assert again.asked == 0
+
+
+def test_two_runs_in_one_file_do_not_meet(tmp_path):
+    path = str(tmp_path / "a.sqlite")
+    for run, teacher in (("one", "oracle"), ("two", "noisy")):
+        env, segments = pendulum(store=path, run=run, teacher=teacher)
+        prefenvs.feedback(env).ask(Query(segments))
+        assert prefenvs.feedback(env)._store.count() == 20
+
+
+def test_the_environments_seed_does_not_reach_the_teacher():
+    coin = {"name": "noisy", "beta": 0.0}  # its answers depend on the teacher's draws alone
+    first, second = (pendulum(env_seed=seed, teacher=coin) for seed in (1, 2))
+    assert not np.array_equal(first[1].observations, second[1].observations)
+    labels = [prefenvs.feedback(env).ask(Query(segments)).choice for env, segments in (first, second)]
+    np.testing.assert_array_equal(*labels)
+    assert 0 < labels[0][:, 0].sum() < 20
+
+
 def test_another_question_under_a_used_number_is_refused(tmp_path):
     env, segments = pendulum(store=str(tmp_path / "a.sqlite"))
     prefenvs.feedback(env).ask(Query(segments))
@@ -100,11 +158,16 @@ def test_another_question_under_a_used_number_is_refused(tmp_path):
     assert again.asked == 0
 
 
-def test_a_store_of_other_settings_is_refused(tmp_path):
+@pytest.mark.parametrize(
+    "changed",
+    [{"teacher": "noisy"}, {"oracle": "hierarchical"}, {"answer": "soft"}, {"feedback_seed": 1}]
+    + [{"calibration": Calibration(sd=3.0)}],
+)
+def test_a_store_of_other_settings_is_refused(changed, tmp_path):
     path = str(tmp_path / "a.sqlite")
-    pendulum(store=path)
+    pendulum(1, store=path, segments=0)
     with pytest.raises(prefenvs.RunMismatch, match="was begun with"):
-        pendulum(store=path, teacher="noisy")
+        pendulum(1, store=path, segments=0, **changed)
 
 
 def test_a_damaged_store_is_left_as_it_is(tmp_path):
@@ -113,6 +176,121 @@ def test_a_damaged_store_is_left_as_it_is(tmp_path):
     with pytest.raises(prefenvs.DamagedFile, match="left as it is"):
         pendulum(store=str(path))
     assert path.read_bytes() == b"not a database" * 100
+
+
+@pytest.mark.parametrize("left", [0.3, 0.7])
+def test_a_store_that_was_cut_short_says_so(left, tmp_path):
+    path = tmp_path / "a.sqlite"
+    env, segments = pendulum(store=str(path), teacher="noisy")
+    feedback = prefenvs.feedback(env)
+    for _ in range(20):
+        feedback.ask(Query(segments))
+    feedback._store.close()
+    path.write_bytes(path.read_bytes()[: int(left * path.stat().st_size)])
+    before = path.read_bytes()
+    with pytest.raises(prefenvs.DamagedFile, match="left as it is"):
+        reopened(env).ask(Query(segments))
+    assert path.read_bytes() == before
+
+
+def test_a_damaged_answer_is_found(tmp_path):
+    env, segments = pendulum(store=str(tmp_path / "a.sqlite"))
+    prefenvs.feedback(env).ask(Query(segments))
+    again = reopened(env)
+    with again._store._connection as connection:
+        connection.execute("UPDATE answers SET answer = substr(answer, 1, length(answer) - 3) WHERE number = 4")
+    with pytest.raises(prefenvs.DamagedFile, match="stored answer"):
+        again.ask(Query(segments))
+    assert again.asked == 0
+
+
+@pytest.mark.parametrize("kind", ["dummy", "subproc", "sync", "async"])
+def test_a_refused_question_leaves_the_workers_alive(kind):
+    make = partial(gym.make, "prefenvs:prefenvs/CartPole-v0", budget=5, recorded_episodes=1)
+    if kind in ("dummy", "subproc"):
+        envs = (DummyVecEnv if kind == "dummy" else partial(SubprocVecEnv, start_method="fork"))([make] * 2)
+    else:
+        envs = (gym.vector.SyncVectorEnv if kind == "sync" else gym.vector.AsyncVectorEnv)([make] * 2)
+    try:
+        feedback = prefenvs.feedback(envs)
+        envs.reset()
+        segments = Segments(
+            np.zeros((4, 4, 4), np.float32), np.zeros((4, 3), np.int64), np.ones((4, 3), bool),
+            np.zeros(4, bool), np.zeros(4, bool), np.array([[0, 0, 0], [1, 0, 0], [1, 7, 0], [0, 0, 0]]),
+        )  # fmt: skip
+        with pytest.raises(prefenvs.SegmentForgotten, match="Nothing was spent"):
+            feedback.ask(Query(segments))
+        with pytest.raises(ValueError, match="render_mode='rgb_array'"):
+            prefenvs.render(envs, segments[:2])
+        assert (feedback.asked, feedback.remaining) == (0, 5)
+        for _ in range(4):
+            ids = step_ids(envs, np.zeros(2, np.int64))
+        assert ids.tolist() == [[0, 0, 4], [1, 0, 4]]
+        label = feedback.ask(Query(segments[[0, 1]]))
+        assert label.choice.tolist() == [[0.5, 0.5]]  # three steps of a pole that stands, each
+    finally:
+        envs.close()
+
+
+def step_ids(envs, actions):
+    infos = envs.step(actions)[-1]
+    return infos["segment_id"] if isinstance(infos, dict) else np.stack([info["segment_id"] for info in infos])
+
+
+def test_the_evaluation_door_refuses_from_a_worker_too():
+    make = partial(gym.make, "prefenvs:prefenvs/CartPole-v0", evaluation=True)
+    for kind in (gym.vector.AsyncVectorEnv, partial(SubprocVecEnv, start_method="fork"), DummyVecEnv):
+        envs = kind([make] * 2)
+        try:
+            with pytest.raises(prefenvs.EvaluationOnly, match="without evaluation=True"):
+                prefenvs.feedback(envs)
+            envs.reset()
+        finally:
+            envs.close()
+
+
+def test_a_member_of_a_batch_has_the_batchs_budget():
+    envs = DummyVecEnv([partial(gym.make, "prefenvs/CartPole-v0", budget=5)] * 2)
+    feedback = prefenvs.feedback(envs)
+    assert prefenvs.feedback(envs.envs[1]) is feedback
+    envs = DummyVecEnv([partial(gym.make, "prefenvs/CartPole-v0", budget=5)] * 2)
+    prefenvs.feedback(envs.envs[1])
+    with pytest.raises(ValueError, match="already belong to another feedback"):
+        prefenvs.feedback(envs)
+
+
+def test_one_question_can_be_picked_with_its_context():
+    segments = pendulum()[1]
+    query = Query(segments, 2, {"user": np.arange(20)})
+    assert query[3].n == 1
+    assert query[3].context["user"].tolist() == [3]
+    assert query[[4, 1]].context["user"].tolist() == [4, 1]
+    np.testing.assert_array_equal(query[3].segments.ids, segments.ids[6:8])
+
+
+def test_a_seed_out_of_range_is_refused_before_anything_is_made():
+    with pytest.raises(ValueError, match="feedback_seed=-1"):
+        gym.make("prefenvs/Pendulum-v0", feedback_seed=-1)
+
+
+def test_soft_answers_are_marked_and_ratings_need_scores():
+    env, segments = pendulum(answer="soft", teacher="noisy")
+    label = prefenvs.feedback(env).ask(Query(segments, 4))
+    assert label.soft
+    assert label.choice.shape == (10, 4)
+    np.testing.assert_allclose(label.choice.sum(1), 1.0)
+    env, segments = pendulum(answer="rating", oracle="hierarchical")
+    with pytest.raises(ValueError, match="cannot answer k=2, answer='rating'"):
+        prefenvs.feedback(env).ask(Query(segments))
+    assert prefenvs.feedback(env).asked == 0
+
+
+def test_a_ranking_of_true_returns_is_their_order():
+    env, segments = pendulum(answer="ranking")
+    label = prefenvs.feedback(env).ask(Query(segments, 4))
+    scores = prefenvs.true_scores(env, segments).reshape(-1, 4)
+    behind = (scores[:, None, :] > scores[:, :, None]).sum(2)
+    np.testing.assert_array_equal(label.ranking, behind)
 
 
 def test_segments_of_an_unattached_stream_are_refused_in_a_batch():
