@@ -148,7 +148,7 @@ def write_folder(folder: Path, files: dict[str, Arrays], facts: dict[str, Any]) 
     digests = {}
     for name, arrays in files.items():
         path = part / f"{name}.safetensors"
-        save_file({key: np.ascontiguousarray(array) for key, array in arrays.items()}, path)
+        save_file({key: np.asarray(array, order="C") for key, array in arrays.items()}, path)  # numbers stay 0-d
         digests[path.name] = hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest()
         _sync(path)
     (part / "facts.json").write_text(json.dumps({**facts, "digests": digests}, indent=1), encoding="utf-8")

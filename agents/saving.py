@@ -53,7 +53,7 @@ def save_agent(
     path.parent.mkdir(parents=True, exist_ok=True)
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("agent.json", json.dumps(facts, indent=1))
-        archive.writestr("agent.safetensors", save_bytes({k: np.ascontiguousarray(a) for k, a in arrays.items()}))
+        archive.writestr("agent.safetensors", save_bytes({k: np.asarray(a, order="C") for k, a in arrays.items()}))
 
 
 def load_agent(cls: type[BaseAlgorithm], path: str | Path, env: Any, device: torch.device | str) -> BaseAlgorithm:

@@ -372,6 +372,7 @@ def wrap(
         env: the environment; its reward becomes the true reward. If it has `get_state` and `set_state`, segments of it
             can be drawn.
         factors: called with `env` after each step; named factors of the reward. By default the reward itself.
+            To learn their names `env` is reset and they are asked for once here.
         harmless_info: keys of the env's info that say nothing of the reward and may reach the learner.
         recorded_episodes: finished episodes that can still be asked about.
         name: name of the task in segments and reports; by default the id of `env`.
@@ -396,6 +397,8 @@ def wrap(
         **feedback,
     }
     task = _ForeignTask(env, factors)
+    if factors is not None:
+        env.reset()
     spec = env.spec
     env_horizon = spec.max_episode_steps if spec is not None else None
     wrapped = PreferenceEnv(

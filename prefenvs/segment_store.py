@@ -77,6 +77,8 @@ class SegmentStore:
 
     def _allocate(self, space: gym.Space[Any], size: int) -> Any:
         if isinstance(space, gym.spaces.Dict):
+            if any(isinstance(part, gym.spaces.Dict) for part in space.spaces.values()):
+                raise TypeError(f"cannot store {space}, a Dict in a Dict. Flatten it to one level with a wrapper.")
             return {key: self._allocate(part, size) for key, part in space.spaces.items()}
         if space.shape is None or space.dtype is None:
             raise TypeError(
@@ -178,6 +180,8 @@ class SegmentStore:
         return int(self._table(steps, newest)[1].sum())
 
     def _table(self, steps: int, newest: int | None) -> tuple[list[_Episode], np.ndarray, np.ndarray]:
+        if newest is not None and newest < 1:
+            raise ValueError(f"newest={newest}, expected a number of episodes, 1 or more, or None for all.")
         episodes: list[_Episode] = []
         for closed, opened in zip(self._closed, self._open, strict=True):
             stretch = [*closed, *([] if opened is None else [opened])]
@@ -197,7 +201,7 @@ class SegmentStore:
             newest: draw only from this many latest episodes of each environment (on-policy queries).
 
         Raises:
-            ValueError: if no episode is long enough yet.
+            ValueError: if no episode is long enough yet, or `newest` is below 1.
         """
         episodes, counts, first = self._table(steps, newest)
         total = int(counts.sum())

@@ -40,6 +40,14 @@ def philox(counter: np.ndarray, key: tuple[int, int]) -> np.ndarray:
     return np.stack([c0, c1, c2, c3], 1)
 
 
+def open_interval(bits: np.ndarray) -> np.ndarray:
+    """uint64 of any shape to float64 in (0, 1), both ends left out.
+
+    52 bits and a half: with 53 the greatest would round to 1, and the logarithm of one minus it is taken.
+    """
+    return ((bits >> np.uint64(12)).astype(np.float64) + 0.5) * 2.0**-52
+
+
 def uniforms(seed: int, numbers: np.ndarray, draws: int) -> np.ndarray:
     """Uniform numbers in (0, 1) for the answers to queries.
 
@@ -58,4 +66,4 @@ def uniforms(seed: int, numbers: np.ndarray, draws: int) -> np.ndarray:
     counter[..., 0] = np.arange(blocks)
     counter[..., 1] = np.asarray(numbers)[:, None]
     bits = philox(counter.reshape(-1, 4), (seed, 0)).reshape(len(numbers), -1)[:, :draws]
-    return ((bits >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
+    return open_interval(bits)

@@ -1,8 +1,15 @@
 import json
+import re
+from dataclasses import replace
 
 import pytest
 
-from prefenvs.cli import main
+from prefenvs.agents.checkpoint import Barrier
+from prefenvs.agents.presets import PRESETS
+from prefenvs.cli import VERBS, main
+from prefenvs.tasks import TASKS
+
+KINDS = ("tasks", "oracles", "teachers", "strategies", "agents", "presets")
 
 
 def run(*arguments):
@@ -12,59 +19,166 @@ def run(*arguments):
     return stopped.value.code
 
 
-@pytest.mark.parametrize("kind", ["tasks", "oracles", "teachers", "strategies", "agents", "presets"])
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """The folder of a short run, and the command that made it."""
+    out = tmp_path_factory.mktemp("runs") / "run"
+    command = ("train", "--preset", "pendulum-small", "--steps", 300, "--out", out, "--device", "cpu", "--json")
+    assert run(*command) == 0
+    return out, command
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_list_names_what_there_is(kind, capsys):
     assert run("list", "--kind", kind) == 0
     lines = capsys.readouterr().out.splitlines()
     assert run("list", "--kind", kind, "--json") == 0
     names = json.loads(capsys.readouterr().out)
     assert [line.split()[0] for line in lines] == list(names)
+    assert names
 
 
-def test_the_issue_of_names_28_control_tasks_and_the_grids(capsys):
+def test_list_names_28_control_tasks_and_the_grids(capsys):
     run("list", "--json")
-    ids = json.loads(capsys.readouterr().out)
-    assert len(ids) == 32
+    ids = list(json.loads(capsys.readouterr().out))
+    assert ids == [spec.id for spec in TASKS.values()]
+    assert sum(not name.startswith("prefenvs/Grid") for name in ids) == 28
     assert sum(name.startswith("prefenvs/Grid") for name in ids) == 4
 
 
-def test_a_run_is_trained_once_scored_and_reported(tmp_path, capsys):
-    out = tmp_path / "run"
-    arguments = ("train", "--preset", "pendulum-small", "--steps", 300, "--out", out, "--device", "cpu", "--json")
-    assert run(*arguments) == 0
-    first = json.loads(capsys.readouterr().out)
-    assert run(*arguments) == 0
-    assert json.loads(capsys.readouterr().out) == first
-    assert run("eval", "--run-folder", out, "--episodes", 20, "--json") == 0
-    assert json.loads(capsys.readouterr().out)["mean"] == pytest.approx(first["final"])
-    assert run("report", out) == 0
-    assert (out / "report.html").exists()
+def test_the_same_command_again_gives_the_finished_result(finished, capsys):
+    out, command = finished
+    result = json.loads((out / "result.json").read_text())
+    before = {path.name: path.stat().st_mtime_ns for path in out.iterdir()}
+    assert run(*command) == 0
+    assert json.loads(capsys.readouterr().out) == result
+    assert {path.name: path.stat().st_mtime_ns for path in out.iterdir()} == before, "nothing was written"
+    assert run(*command[:-1]) == 0
+    shown = capsys.readouterr()
+    assert shown.out.startswith(f"true return {result['final']:.1f} +- ")
+    assert shown.err == ""
+
+
+def test_a_stopped_run_says_how_to_resume_and_goes_on_at_its_checkpoint(tmp_path, capsys, monkeypatch):
+    base = PRESETS["cartpole-small"]
+    asked = replace(base.preferences, queries=10, sessions=2, first_session=256, last_session=512, segment_steps=8)
+    tiny = replace(base, total_steps=768, preferences=asked, checkpoint_every=512)
+    monkeypatch.setitem(PRESETS, "tiny", tiny)
+    command = ("train", "--preset", "tiny", "--out", tmp_path / "run", "--json")
+    begin = Barrier._restart
+
+    def press_ctrl_c(self):
+        if self.barrier:  # right after the checkpoint was written
+            raise KeyboardInterrupt
+        begin(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Barrier, "_restart", press_ctrl_c)
+        assert run(*command) == 130
+    assert "Resume with the same command: prefenvs train --preset tiny" in capsys.readouterr().err
+    assert run(*command) == 0
+    shown = capsys.readouterr()
+    assert "resumed at step 512 of 768" in shown.err
+    assert json.loads(shown.out)["asked"] == 10
+
+
+def test_a_runs_folder_says_how_to_repeat_it(finished):
+    out, _ = finished
     config = json.loads((out / "config.json").read_text())
-    assert config["command"].startswith("prefenvs train --preset pendulum-small")
+    assert config["command"].startswith("prefenvs train --preset pendulum-small --steps 300")
+    assert config["seed"] == 0
+    assert {"prefenvs", "torch", "mujoco", "python"} <= set(config["versions"])
 
 
-def test_a_folder_of_another_run_exits_1_and_says_how_to_go_on(tmp_path, capsys):
-    (tmp_path / "config.json").write_text('{"task": "CartPole", "command": "prefenvs train --env CartPole"}')
-    assert run("train", "--preset", "pendulum-small", "--out", tmp_path) == 1
-    assert "repeat its own command: prefenvs train --env CartPole" in capsys.readouterr().err
+def test_eval_repeats_the_final_score_of_a_run(finished, capsys):
+    out, _ = finished
+    assert run("eval", "--run-folder", out, "--json") == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["mean"] == pytest.approx(json.loads((out / "result.json").read_text())["final"])
+    assert shown["episodes"] == 20
+
+
+def test_eval_scores_random_play(capsys):
+    assert run("eval", "--env", "Pendulum", "--episodes", 3) == 0
+    short = capsys.readouterr().out
+    assert re.fullmatch(r"true return -\d+\.\d+ \+- \d+\.\d+ over 3 episodes of prefenvs/Pendulum-v0\n", short)
+    assert run("eval", "--env", "prefenvs/Pendulum-v0", "--episodes", 3) == 0
+    assert capsys.readouterr().out == short, "by id as by name, and the same episodes every time"
+
+
+def test_report_writes_a_page(finished, capsys):
+    out, _ = finished
+    assert run("report", out) == 0
+    assert capsys.readouterr().out.strip() == str(out / "report.html")
+    assert (out / "report.html").exists()
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (("train", "--env", "Pendulm"), "Did you mean 'Pendulum'"),
+        (("train", "--env", "prefenvs/HalfCheeta-v0"), "Did you mean 'HalfCheetah'"),
         (("train", "--preset", "pendulum-smal"), "Did you mean 'pendulum-small'"),
+        (("train", "--env", "Pendulum", "--agent", "peble"), "Did you mean 'pebble'"),
+        (("train", "--env", "Pendulum", "--oracle", "regrett"), "Did you mean 'regret'"),
+        (("train", "--env", "Pendulum", "--teacher", "mistke"), "Did you mean 'mistake'"),
         (("train",), "give --env or --preset"),
+        (("train", "--env", "CartPole", "--agent", "pebble"), "Use --agent prefppo"),
+        (("train", "--env", "MountainCar", "--agent", "sac"), "Use --agent ppo"),
+        (("train", "--preset", "pendulum-small", "--agent", "prefppo"), "Leave --preset out"),
         (("list", "--kind", "orcales"), "Did you mean 'oracles'"),
         (("eval",), "give one of --env"),
+        (("eval", "--env", "Pendulum", "--run-folder", "x"), "give one of --env"),
+        (("eval", "--run-folder", "no-such-run"), "holds no run"),
     ],
 )
-def test_bad_usage_exits_2_and_says_what_was_expected(arguments, message, capsys):
+def test_bad_usage_exits_2_and_says_what_was_expected(arguments, message, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     assert run(*arguments) == 2
-    assert message in capsys.readouterr().err
+    shown = capsys.readouterr()
+    assert message in shown.err
+    assert shown.err.startswith("prefenvs: ")
+    assert shown.out == ""
+    assert not list(tmp_path.iterdir()), "nothing was written"
 
 
-def test_help_shows_defaults(capsys):
-    assert run("train", "--help") == 0
-    shown = "".join(capsys.readouterr().out.replace("│", "").split())
-    assert "(default:partial_return)" in shown
+@pytest.mark.parametrize("arguments", [("tarin",), ("train", "--sed", "1"), ("train", "--seed", "one"), ()])
+def test_an_unreadable_command_line_exits_2(arguments, capsys):
+    assert run(*arguments) == 2
+    assert capsys.readouterr().err
+
+
+def test_a_folder_of_another_run_exits_1_and_says_how_to_go_on(tmp_path, capsys):
+    (tmp_path / "config.json").write_text('{"task": "CartPole", "command": "prefenvs train --env CartPole"}')
+    assert run("train", "--preset", "pendulum-small", "--out", tmp_path) == 1
+    assert "repeat its own command: prefenvs train --env CartPole" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
+
+
+def test_damaged_and_unfinished_runs_are_refused(tmp_path, capsys):
+    (tmp_path / "config.json").write_text('{"task": "Pendu')
+    for verb in (("train", "--preset", "pendulum-small", "--out"), ("eval", "--run-folder")):
+        assert run(*verb, tmp_path) == 1
+        assert "config.json cannot be read" in capsys.readouterr().err
+    (tmp_path / "config.json").write_text('{"task": "Pendulum", "agent": "pebble"}')
+    assert run("eval", "--run-folder", tmp_path) == 2
+    assert "the run has not finished" in capsys.readouterr().err
+    (tmp_path / "agent.zip").write_bytes(b"PK")
+    assert run("eval", "--run-folder", tmp_path) == 1
+    assert "cannot be read as an agent" in capsys.readouterr().err
+
+
+def test_a_folder_that_cannot_be_made_exits_1(tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    assert run("train", "--preset", "pendulum-small", "--out", tmp_path / "file" / "run") == 1
+    assert capsys.readouterr().err.startswith("prefenvs: ")
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_of_each_verb_explains_every_flag(verb, capsys):
+    assert run(verb, "--help") == 0
+    shown = "".join(re.sub(r"[│╭╮╰╯─]", "", capsys.readouterr().out).split())
+    assert "".join(VERBS[verb].__doc__.split()) in shown
+    if verb == "train":
+        assert "(default:partial_return)" in shown
+        assert "(default:0)" in shown

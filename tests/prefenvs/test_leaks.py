@@ -1,20 +1,25 @@
 """The true reward reaches no place that an agent reads; the search is first shown to find it where it is planted."""
 
+import re
+from collections import deque
+
 import gymnasium as gym
 import numpy as np
 import pytest
+from gymnasium.wrappers import RecordEpisodeStatistics
 
-import prefenvs  # noqa: F401 (registers the environments)
+import prefenvs
+from prefenvs import Query, SegmentStore
 
 ENV_ID = "prefenvs/Pendulum-v0"  # its rewards are irrational numbers, so an equal number is no accident
 
 
-def numbers(value, depth=6, seen=None):
-    """All numbers below a value: containers, arrays, text, and public attributes of objects."""
-    seen = set() if seen is None else seen
+def numbers(value, depth=7, seen=None):
+    """All numbers below a value: containers, arrays, text, and public attributes and properties of objects."""
+    seen = {} if seen is None else seen
     if depth < 0 or id(value) in seen:
         return
-    seen.add(id(value))
+    seen[id(value)] = value  # held, so that no other object gets its id
     if isinstance(value, bool | type(None) | type):
         return
     if isinstance(value, int | float | np.number):
@@ -26,20 +31,24 @@ def numbers(value, depth=6, seen=None):
         elif value.dtype.kind in "fiu":
             yield from map(float, value.ravel())
     elif isinstance(value, str):
-        for word in value.replace(",", " ").replace("(", " ").replace(")", " ").replace("=", " ").split():
+        for word in re.split(r"[^-+.\w]+", value):
             try:
                 yield float(word)
             except ValueError:
                 continue
     elif isinstance(value, dict):
-        for part in value.values():
+        for part in (*value.keys(), *value.values()):
             yield from numbers(part, depth - 1, seen)
-    elif isinstance(value, list | tuple | set | frozenset):
+    elif isinstance(value, list | tuple | set | frozenset | deque):
         for part in value:
             yield from numbers(part, depth - 1, seen)
-    elif hasattr(value, "__dict__") and not callable(value):
-        for name, part in vars(value).items():
+    elif not callable(value):
+        for name in dir(value):
             if not name.startswith("_"):
+                try:
+                    part = getattr(value, name)
+                except Exception as error:  # a property that has no value here; its message may hold one
+                    part = str(error)
                 yield from numbers(part, depth - 1, seen)
 
 
@@ -54,94 +63,145 @@ def leaked(places, secrets):
     return found
 
 
-def layers(env):
-    """An environment and all that it wraps, by public means."""
-    while True:
-        yield env
-        if not isinstance(env, gym.Wrapper):
-            return
-        env = env.env
-
-
 def play(env, mirror, steps=205):
-    """Everything an agent can read of some steps, and the secrets: true rewards and factors that are not 0."""
+    """Everything an agent can read of some steps, and the secrets: true rewards, factors and returns so far."""
     rng = np.random.default_rng(0)
-    first = env.reset(seed=1)
+    feedback = prefenvs.feedback(env)
+    store = SegmentStore(env.observation_space, env.action_space)
+    observation, info = env.reset(seed=1)
     mirror.reset(seed=1)
-    returns, secrets = [first], set()
+    returns, secrets, total = [{"info": info}], set(), 0.0
     for _ in range(steps):
         action = rng.uniform(-2, 2, (1,)).astype(np.float32)
-        returns.append(env.step(action)[1:])  # observations are the task's own and may determine the reward
-        _, reward, _, truncated, info = mirror.step(action)
-        secrets |= {reward, *info["factors"].values()}
+        after, hidden, terminated, truncated, info = env.step(action)
+        returns.append({"step": (hidden, terminated, truncated), "info": info})  # observations are the task's own
+        ids = np.asarray(info["segment_id"])[None]
+        store.add(observation[None], action[None], after[None], [terminated], [truncated], ids)
+        observation = after
+        _, reward, _, truncated, shown = mirror.step(action)
+        total += reward
+        secrets |= {reward, total, *shown["factors"].values()}
         if truncated:
-            returns.append((env.reset(seed=2)[1],))
+            observation, info = env.reset(seed=2)
+            returns.append({"info": info})
             mirror.reset(seed=2)
-    secrets -= {0.0}
-    return returns, {secret for secret in secrets if abs(secret) > 1e-6}
+            total = 0.0
+    segments = store.sample(8, 10, rng)
+    label = feedback.ask(Query(segments))
+    secrets |= set(prefenvs.true_scores(env, segments))
+    learned = (feedback, label, segments.mask, segments.ids, segments.terminated, segments.truncated, segments.task)
+    return {"returns": returns, "feedback": learned}, {secret for secret in secrets if abs(secret) > 1e-6}
 
 
-def places_of(env, returns):
-    held = {"step": [part[:-1] for part in returns[1:]], "info": [part[-1] for part in returns]}
-    held["spec.kwargs"], held["repr"] = env.spec.kwargs, [repr(layer) for layer in layers(env)]
-    held["attributes"] = [
-        {name: value for name, value in vars(layer).items() if not name.startswith("_") and name != "env"}
-        for layer in layers(env)
-    ]
-    return held
+def places_of(env, played):
+    """What `play` saw, and all that can be reached from an environment by public names."""
+    held = {key: [part[key] for part in played["returns"] if key in part] for key in ("step", "info")}
+    return held | {
+        "spec.kwargs": env.spec.kwargs,
+        "repr": [repr(env), str(env), repr(env.unwrapped), repr(env.spec)],
+        "attributes": env,
+        "feedback": played["feedback"],
+    }
 
 
-def test_no_place_holds_the_true_reward_or_a_factor():
-    env = gym.make(ENV_ID, budget=5, oracle="hierarchical", teacher="noisy")
-    returns, secrets = play(env, gym.make(ENV_ID, evaluation=True))
-    assert len(secrets) > 400
-    assert leaked(places_of(env, returns), secrets) == set()
+def make():
+    settings = {"budget": 5, "oracle": "hierarchical", "teacher": {"name": "mistake"}}
+    return RecordEpisodeStatistics(gym.make(ENV_ID, **settings))
 
 
-def test_vector_infos_hold_none_either():
+def test_no_place_holds_the_true_reward_a_factor_or_a_return():
+    env = make()
+    played, secrets = play(env, gym.make(ENV_ID, evaluation=True))
+    assert len(secrets) > 600
+    assert leaked(places_of(env, played), secrets) == set()
+
+
+def play_batch(mode="sync", steps=200):
+    """The infos of a batch, the batch, and the secrets of its first environment."""
     envs = gym.make_vec(
-        ENV_ID, num_envs=2, vectorization_mode="sync", vector_kwargs={"autoreset_mode": "SameStep"}, budget=5
+        ENV_ID, num_envs=2, vectorization_mode=mode, vector_kwargs={"autoreset_mode": "SameStep"}, budget=5
     )
     mirror = gym.make(ENV_ID, evaluation=True)
     envs.reset(seed=[1, 2])
     mirror.reset(seed=1)
     rng, secrets, infos = np.random.default_rng(0), set(), []
-    for _ in range(200):
+    for _ in range(steps):
         actions = rng.uniform(-2, 2, (2, 1)).astype(np.float32)
         _, rewards, _, _, info = envs.step(actions)
         _, reward, _, _, shown = mirror.step(actions[0])
         secrets |= {reward, *shown["factors"].values()}
         infos.append({key: value for key, value in info.items() if key != "final_obs"})
         assert not rewards.any()
-    assert "final_info" in infos[-1]
-    assert leaked({"infos": infos}, {s for s in secrets if abs(s) > 1e-6}) == set()
+    places = {"infos": infos, "final_info": infos[-1].get("final_info"), "attributes": envs, "repr": repr(envs)}
+    return places, {secret for secret in secrets if abs(secret) > 1e-6}
 
 
-@pytest.mark.parametrize("place", ["step", "info", "spec.kwargs", "repr", "attributes"])
-def test_the_search_finds_a_planted_leak(place, monkeypatch):
-    env = gym.make(ENV_ID, budget=5)
-    mirror = gym.make(ENV_ID, evaluation=True)
-    inner = env.unwrapped
-    plain = type(inner).step
+def test_batches_hold_none_either():
+    places, secrets = play_batch()
+    assert places["final_info"] is not None
+    assert leaked(places, secrets) == set()
+
+
+def leak(monkeypatch, show):
+    """Have each step of a preference environment show its true reward: `show(env, reward, result) -> result`."""
+    plain = prefenvs.PreferenceEnv.step
 
     def leaking(self, action):
-        observation, reward, terminated, truncated, info = plain(self, action)
-        true = self._recorder._episodes[self._recorder.episode].rewards[-1]
+        result = plain(self, action)
+        return show(self, self._recorder._episodes[self._recorder.episode].rewards[-1], result)
+
+    monkeypatch.setattr(prefenvs.PreferenceEnv, "step", leaking)
+
+
+@pytest.mark.parametrize(
+    "place",
+    ["step", "info", "spec.kwargs", "repr", "attributes", "property", "wrapper", "return", "factor", "feedback"],
+)
+def test_the_search_finds_a_planted_leak(place, monkeypatch):
+    env, mirror = make(), gym.make(ENV_ID, evaluation=True)
+
+    def show(inner, true, result):
+        observation, reward, terminated, truncated, info = result
+        episode = inner._recorder._episodes[inner._recorder.episode]
         if place == "step":
             reward = true
         elif place == "info":
-            info = info | {"deep": {"down": [np.array([true])]}}
+            info = info | {"deep": {"down": [np.array([true], np.float32)]}}
+        elif place == "return":
+            info = info | {"note": f"return so far: {sum(episode.rewards)}"}
+        elif place == "factor":
+            info = info | {"note": (episode.factors[-1][1],)}
         elif place == "spec.kwargs":
-            env.spec.kwargs["note"] = (true,)
+            env.spec.kwargs["note"] = {"rewards": [true]}
         elif place == "repr":
-            monkeypatch.setattr(type(self), "__repr__", lambda _: f"PreferenceEnv(last={true})")
+            monkeypatch.setattr(type(inner), "__repr__", lambda _: f"PreferenceEnv(last={true})")
+        elif place == "attributes":
+            inner.metadata["latest"] = true
+        elif place == "property":
+            monkeypatch.setattr(type(inner), "latest", property(lambda _: true), raising=False)
+        elif place == "wrapper":
+            env.env.return_queue = deque([true])
         else:
-            self.metadata["latest"] = true
+            inner._feedback.latest = true
         return observation, reward, terminated, truncated, info
 
-    monkeypatch.setattr(type(inner), "step", leaking)
-    returns, secrets = play(env, mirror, steps=20)
-    assert place in leaked(places_of(env, returns), secrets)
+    leak(monkeypatch, show)
+    played, secrets = play(env, mirror, steps=20)
+    seen_as = {"property": "attributes", "wrapper": "attributes", "return": "info", "factor": "info"}
+    assert seen_as.get(place, place) in leaked(places_of(env, played), secrets)
+
+
+@pytest.mark.parametrize("place", ["final_info", "attributes"])
+def test_the_search_finds_a_leak_planted_in_a_batch(place, monkeypatch):
+    def show(inner, true, result):
+        if place == "attributes":
+            inner.horizon = true
+            return result
+        return *result[:4], result[4] | {"last": true}
+
+    leak(monkeypatch, show)
+    places, secrets = play_batch()
+    assert place in leaked(places, secrets)
 
 
 def test_the_learners_files_hold_no_true_reward(tmp_path):

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 
-from prefenvs.recorder import Recorder
 from prefenvs.segment_store import SegmentStore
 
 OBS, ACT = gym.spaces.Box(-np.inf, np.inf, (1,), np.float64), gym.spaces.Discrete(100_000)
@@ -99,19 +99,71 @@ def test_ids_of_another_shape_are_refused():
         store.add(np.zeros((2, 1)), np.zeros(2), np.zeros((2, 1)), [False] * 2, [False] * 2, np.zeros(3))
 
 
-def test_the_recorder_gathers_what_happened_and_restores():
-    recorder = Recorder(("a", "b"), episodes=3)
-    for episode in range(5):
-        recorder.reset(np.array([100.0 * episode]))
-        for t in range(4 + episode):
-            value = 100.0 * episode + t
-            recorder.add(t, np.array([value + 1]), value, (value, -value), terminated=t == 3 + episode)
-    other = Recorder(("a", "b"), episodes=3)
-    other.load_state(recorder.state())
-    for one in (recorder, other):
-        found = one.judge(np.array([4, 2]), np.array([5, 0]), np.array([3, 4]), steps=4)
-        assert found["rewards"].tolist() == [[405, 406, 407, 0], [200, 201, 202, 203]]
-        assert found["factors"]["b"].tolist() == [[-405, -406, -407, 0], [-200, -201, -202, -203]]
-        assert found["observations"][..., 0].tolist() == [[405, 406, 407, 408, 0], [200, 201, 202, 203, 204]]
-        assert found["terminated"].tolist() == [True, False]
-        assert one.recent_returns() == recorder.recent_returns()
+def test_a_dict_in_a_dict_is_refused_when_the_store_is_made():
+    space = gym.spaces.Dict({"arm": gym.spaces.Dict({"joint": gym.spaces.Discrete(3)})})
+    with pytest.raises(TypeError, match="a Dict in a Dict"):
+        SegmentStore(space, ACT)
+
+
+def test_the_newest_episodes_alone_are_drawn_from_when_asked():
+    store = SegmentStore(OBS, ACT)
+    play([10, 10, 10], ["truncated", "terminated", "cut"], store)
+    rng = np.random.default_rng(0)
+    assert set(store.sample(100, 4, rng, newest=1).ids[:, 1]) == {2}
+    assert set(store.sample(100, 4, rng, newest=2).ids[:, 1]) == {1, 2}
+    assert store.windows(4, newest=1) == 7
+    with pytest.raises(ValueError, match="newest=0"):
+        store.sample(1, 4, rng, newest=0)
+
+
+def test_windows_are_drawn_uniformly():
+    store = SegmentStore(OBS, ACT)
+    play([12, 5, 9], ["truncated", "terminated", "cut"], store)  # 9 + 5 + 6 windows of 4 steps
+    drawn = store.sample(20_000, 4, np.random.default_rng(0)).ids[:, 1:]
+    counts = np.unique(drawn, axis=0, return_counts=True)[1]
+    assert counts.shape == (20,)
+    assert stats.chisquare(counts).pvalue > 1e-4
+
+
+def test_steps_that_were_not_seen_split_an_episode():
+    store = SegmentStore(OBS, ACT)
+    for t in [*range(1, 6), *range(8, 13)]:  # steps 6 and 7 happened elsewhere
+        ids = np.array([[0, 0, t]])
+        store.add(np.array([[t - 1.0]]), np.array([t - 1]), np.array([[float(t)]]), [False], [False], ids)
+    drawn = store.sample(300, 4, np.random.default_rng(0))
+    assert set(drawn.ids[:, 2]) == {0, 1, 7, 8}
+    for first, seen in zip(drawn.ids[:, 2], drawn.observations[..., 0], strict=True):
+        assert seen.tolist() == [first, first + 1, first + 2, first + 3, first + 4]
+
+
+def test_an_episode_that_is_cut_from_outside_ends_without_a_flag():
+    store = SegmentStore(OBS, ACT)
+    play([6], ["cut"], store)
+    store.cut()
+    drawn = store.sample(50, 4, np.random.default_rng(0))
+    assert not drawn.terminated.any()
+    assert not drawn.truncated.any()
+    assert drawn.mask.all()
+
+
+def test_environments_that_end_at_different_times_do_not_mix():
+    store = SegmentStore(OBS, ACT, num_envs=3, capacity=40)
+    rng, episode, at = np.random.default_rng(0), np.zeros(3, int), np.zeros(3, int)
+    ends = {}
+    for _ in range(100):
+        before = 10_000.0 * np.arange(3) + 100.0 * episode + at
+        terminated = rng.random(3) < 0.1
+        ids = np.stack([np.arange(3), episode, at + 1], 1)
+        store.add(before[:, None], np.arange(3), before[:, None] + 1, terminated, [False] * 3, ids)
+        ends |= {(row, int(episode[row])): int(at[row]) + 1 for row in np.flatnonzero(terminated).tolist()}
+        episode, at = episode + terminated, np.where(terminated, 0, at + 1)
+    drawn = store.sample(2000, 5, rng)
+    assert set(drawn.ids[:, 0]) == {0, 1, 2}
+    assert (drawn.actions[drawn.mask] == np.repeat(drawn.ids[:, 0], drawn.lengths)).all()
+    for (row, number, first), length, seen, ended in zip(
+        drawn.ids.tolist(), drawn.lengths.tolist(), drawn.observations[..., 0], drawn.terminated, strict=True
+    ):
+        start = 10_000.0 * row + 100.0 * number + first
+        assert seen[: length + 1].tolist() == [start + j for j in range(length + 1)]
+        assert not seen[length + 1 :].any()
+        assert ended == (ends.get((row, number)) == first + length)

@@ -1,9 +1,15 @@
+import math
+
 import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
 from prefenvs.agents.reward_models import PreferenceData, RewardEnsemble, bradley_terry_loss, fit
+from prefenvs.agents.reward_models.training import accuracy
 from prefenvs.segments import Label, Query, Segments, one_hot
 
 BOX, ACT = gym.spaces.Box(-np.inf, np.inf, (3,)), gym.spaces.Box(-1, 1, (2,))
@@ -34,6 +40,29 @@ def test_the_loss_ignores_what_both_segments_share_and_has_the_right_gradient():
     assert torch.autograd.gradcheck(lambda x: bradley_terry_loss(x, label), (returns,))
 
 
+@given(arrays(np.float64, (4, 3), elements=st.floats(-50, 50)), st.floats(-50, 50), st.permutations(range(4)))
+def test_the_loss_does_not_depend_on_the_level_or_the_order(returns, shift, order):
+    x, label = torch.tensor(returns), torch.eye(3, dtype=torch.float64)[[0, 1, 2, 0]]
+    loss = bradley_terry_loss(x, label)
+    torch.testing.assert_close(bradley_terry_loss(x + shift, label), loss)
+    torch.testing.assert_close(bradley_terry_loss(x[order], label[order]), loss[order])
+    torch.testing.assert_close(bradley_terry_loss(x.flip(-1), label.flip(-1)), loss)
+    assert (loss >= 0).all()
+
+
+def test_a_tie_costs_log_2_at_least():
+    # Equal returns and label (1/2, 1/2): -2 * 1/2 * log(1/2).
+    tie = torch.tensor([[0.5, 0.5]])
+    torch.testing.assert_close(bradley_terry_loss(torch.zeros(1, 2), tie), torch.tensor([math.log(2.0)]))
+    assert bradley_terry_loss(torch.tensor([[1.0, 0.0]]), tie).item() > math.log(2.0)
+
+
+def test_a_skipped_query_has_no_gradient():
+    returns = torch.tensor([[2.0, 1.0]], requires_grad=True)
+    bradley_terry_loss(returns, torch.full((1, 2), torch.nan)).sum().backward()
+    assert not returns.grad.any()
+
+
 def test_an_ensemble_equals_its_members_one_by_one():
     model = ensemble()
     obs, act = torch.randn(7, 3), torch.rand(7, 2)
@@ -47,12 +76,23 @@ def test_an_ensemble_equals_its_members_one_by_one():
     torch.testing.assert_close(model.reward(obs, act), together.mean(0))
 
 
+def test_the_scale_divides_rewards_but_not_the_sums_that_are_compared():
+    model, query = ensemble(), Query(segments(4))
+    obs, act, logits = torch.randn(7, 3), torch.rand(7, 2), model.prefer(query)
+    rewards = model.reward(obs, act)
+    model.scale.fill_(0.25)
+    torch.testing.assert_close(model.reward(obs, act), 4.0 * rewards)
+    torch.testing.assert_close(model.prefer(query), logits)
+
+
 def test_padding_never_counts():
     model, lengths = ensemble(), np.array([3, 6])
     short = segments(2, lengths=lengths)
     sums = model.segment(short.torch())
     short.observations[0, 4:], short.actions[0, 3:] = 100.0, 1.0
     torch.testing.assert_close(model.segment(short.torch()), sums)
+    by_hand = sum(model.reward(short.torch().observations[:1, t], short.torch().actions[:1, t]) for t in range(3))
+    torch.testing.assert_close(sums[:1], by_hand)
 
 
 def test_preferences_are_antisymmetric_and_the_loss_is_the_mean_over_members():
@@ -101,6 +141,52 @@ def test_fitting_recovers_a_linear_reward_and_is_repeatable():
     assert report == second
     for one, two in zip(model.parameters(), again.parameters(), strict=True):
         assert torch.equal(one, two)
+
+
+def test_data_keep_answers_in_order_and_hold_out_every_tenth():
+    model, data = ensemble(), PreferenceData()
+    first, second = np.array([0, -1, 1, 1]), np.full(20, 0)
+    for seed, winners in enumerate((first, second)):
+        data.add(model, Query(segments(2 * len(winners), seed=seed)), Label(one_hot(winners)))
+    assert data.choice.tolist() == [[1, 0], [0, 1], [0, 1], *[[1, 0]] * 20]
+    train, held = data.split()
+    assert held.tolist() == [9, 19]
+    assert sorted(train.tolist() + held.tolist()) == list(range(23))
+    sums = model.segment_members(segments(8, seed=0).torch()).reshape(3, 4, 2)[:, [0, 2, 3]]
+    torch.testing.assert_close(data.sums(model, torch.arange(3)), sums)
+    orders = torch.tensor([[0, 1], [2, 0], [1, 1]])  # a row a member
+    torch.testing.assert_close(data.sums(model, orders), sums[torch.arange(3)[:, None], orders])
+
+
+def test_data_and_model_survive_a_round_trip():
+    model, data, _ = fitted()
+    copy = PreferenceData()
+    copy.load_state(data.state(), torch.device("cpu"))
+    for name in ("inputs", "mask", "choice"):
+        assert torch.equal(getattr(copy, name), getattr(data, name))
+    other = ensemble(seed=9)
+    other.load_state_dict(model.state_dict())
+    obs, act = torch.randn(7, 3), torch.rand(7, 2)
+    assert torch.equal(other.reward(obs, act), model.reward(obs, act))
+    assert other.trained
+
+
+def test_accuracy_leaves_ties_out():
+    sums = torch.tensor([[[2.0, 1.0], [2.0, 1.0], [0.0, 3.0], [1.0, 0.0]]])
+    choice = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.0, 1.0], [0.5, 0.5]])
+    assert accuracy(sums, choice) == pytest.approx(2 / 3)
+    assert np.isnan(accuracy(sums[:, 3:], choice[3:]))
+
+
+def test_fitting_stops_once_the_answers_are_learned():
+    model, data = ensemble(), PreferenceData()
+    query = Query(segments(40))
+    winners = model.prefer(query)[:, 0, 1].lt(0).long().numpy()  # the model's own mind
+    data.add(model, query, Label(one_hot(winners)))
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+    rng = torch.Generator().manual_seed(0)
+    assert fit(model, optimizer, data, rng=rng, epochs=50, stop_accuracy=0.6).epochs == 1
+    assert fit(model, optimizer, data, rng=rng, epochs=5, stop_accuracy=1.1).epochs == 5
 
 
 def test_fitting_without_answers_says_so():

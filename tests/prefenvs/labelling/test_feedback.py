@@ -160,8 +160,13 @@ def test_another_question_under_a_used_number_is_refused(tmp_path):
 
 @pytest.mark.parametrize(
     "changed",
-    [{"teacher": "noisy"}, {"oracle": "hierarchical"}, {"answer": "soft"}, {"feedback_seed": 1}]
-    + [{"calibration": Calibration(sd=3.0)}],
+    [
+        {"teacher": "noisy"},
+        {"oracle": "hierarchical"},
+        {"answer": "soft"},
+        {"feedback_seed": 1},
+        {"calibration": Calibration(sd=3.0)},
+    ],
 )
 def test_a_store_of_other_settings_is_refused(changed, tmp_path):
     path = str(tmp_path / "a.sqlite")

@@ -1,6 +1,8 @@
 import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
 
-from prefenvs.labelling.random_stream import philox, uniforms
+from prefenvs.labelling.random_stream import open_interval, philox, uniforms
 
 
 def test_philox_equals_numpys():
@@ -12,6 +14,22 @@ def test_philox_equals_numpys():
         before = sum(int(word) << 64 * place for place, word in enumerate(counter)) - 1
         generator = np.random.Philox(counter=before % 2**256, key=key[0] | key[1] << 64)
         assert generator.random_raw(4).tolist() == words.tolist()
+
+
+word = st.integers(0, 2**64 - 1)
+
+
+@given(st.lists(word, min_size=4, max_size=4), st.tuples(word, word))
+def test_philox_equals_numpys_everywhere(counter, key):
+    before = sum(part << 64 * place for place, part in enumerate(counter)) - 1
+    generator = np.random.Philox(counter=before % 2**256, key=key[0] | key[1] << 64)
+    assert generator.random_raw(4).tolist() == philox(np.array([counter], np.uint64), key)[0].tolist()
+
+
+def test_uniforms_never_reach_their_ends():
+    """Logarithms of a draw and of one minus it are taken, so the ends of the range of bits must stay inside (0, 1)."""
+    lowest, highest = open_interval(np.array([0, 2**64 - 1], np.uint64))
+    assert 0.0 < lowest < highest < 1.0
 
 
 def test_a_row_depends_on_its_number_alone():

@@ -1,0 +1,128 @@
+"""Rewards that learners train on are the model's, in the environment's units."""
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from stable_baselines3 import DQN
+from stable_baselines3.common.env_util import make_vec_env
+
+import prefenvs
+from prefenvs.agents import LearnedReward, PreferenceCallback, PreferenceConfig, RewardEnsemble, RewardReplayBuffer
+from prefenvs.agents.learned_reward import predict_rewards
+
+BOX = gym.spaces.Box(-np.inf, np.inf, (3,))
+PENDULUM = gym.spaces.Box(-2.0, 2.0, (1,))  # torque in N m; SB3 stores it scaled to [-1, 1]
+
+
+def reward_model(observations=BOX, actions=PENDULUM, trained=True):
+    model = RewardEnsemble(observations, actions, members=2, hidden=(8,), rng=torch.Generator().manual_seed(0))
+    model.trained.fill_(trained)
+    model.scale.fill_(0.5)
+    return model
+
+
+def fill(buffer, steps, seed=0):
+    """Add random steps; returns the observations (steps, E, 3) and stored actions (steps, E, 1)."""
+    rng = np.random.default_rng(seed)
+    observations = rng.normal(size=(steps + 1, buffer.n_envs, 3)).astype(np.float32)
+    actions = rng.uniform(-1, 1, (steps, buffer.n_envs, 1)).astype(np.float32)
+    for t in range(steps):
+        zeros = np.zeros(buffer.n_envs)
+        buffer.add(observations[t], observations[t + 1], actions[t], zeros, zeros, [{}] * buffer.n_envs)
+    return observations[:-1], actions
+
+
+def step_by_step(model, observations, actions):
+    """(steps, E) rewards by one call of the model a step, of stored actions."""
+    rewards = np.zeros(actions.shape[:2])
+    for t, row in np.ndindex(*rewards.shape):
+        torque = torch.tensor(2.0 * actions[t, row])[None]
+        rewards[t, row] = model.reward(torch.tensor(observations[t, row])[None], torch.as_tensor(torque)).item()
+    return rewards
+
+
+def test_a_learned_reward_is_the_models_reward_of_the_step():
+    venv = make_vec_env("prefenvs/Pendulum-v0", 3)
+    model = reward_model(venv.observation_space, venv.action_space, trained=False)
+    env, rng = LearnedReward(venv, model), np.random.default_rng(0)
+    before = env.reset()
+    actions = rng.uniform(-2, 2, (3, 1)).astype(np.float32)
+    assert not env.step(actions)[1].any(), "0 until the model is trained"
+    model.trained.fill_(True)
+    before = env.reset()
+    for _ in range(205):  # past the end of the episodes, after 200 steps, where the observation is a reset's
+        actions = rng.uniform(-2, 2, (3, 1)).astype(np.float32)
+        after, rewards, _, _ = env.step(actions)
+        expected = model.reward(torch.tensor(before), torch.tensor(actions)).detach()
+        np.testing.assert_allclose(rewards, expected, rtol=1e-4, atol=1e-6)
+        before = after
+
+
+def test_predictions_do_not_depend_on_the_chunk():
+    model, rng = reward_model(), np.random.default_rng(0)
+    observations, actions = rng.normal(size=(10, 3)).astype(np.float32), rng.normal(size=(10, 1)).astype(np.float32)
+    whole = predict_rewards(model, observations, actions)
+    np.testing.assert_allclose(predict_rewards(model, observations, actions, chunk=3), whole, atol=1e-6)
+
+
+@pytest.mark.parametrize("steps", [20, 70], ids=["part", "wrapped around"])
+def test_relabelling_equals_the_model_step_by_step_on_the_environments_actions(steps):
+    buffer, model = RewardReplayBuffer(100, BOX, PENDULUM, n_envs=2, device="cpu"), reward_model()  # 50 steps a row
+    observations, actions = fill(buffer, steps)
+    assert not buffer.rewards.any()
+    buffer.relabel(model)
+    slots = np.arange(steps)[-50:] % 50
+    np.testing.assert_allclose(
+        buffer.rewards[slots], step_by_step(model, observations, actions)[-50:], rtol=1e-4, atol=1e-6
+    )
+    assert not buffer.rewards[steps:].any(), "empty places stay empty"
+
+
+def test_steps_added_after_relabelling_are_rewarded_by_the_model():
+    buffer, model = RewardReplayBuffer(200, BOX, PENDULUM, n_envs=2, device="cpu"), reward_model()
+    fill(buffer, 5)
+    buffer.relabel(model)
+    observations, actions = fill(buffer, 5, seed=1)
+    expected = step_by_step(model, observations, actions)
+    np.testing.assert_allclose(buffer.rewards[5:10], expected, rtol=1e-4, atol=1e-6)
+
+
+def test_exploration_is_rewarded_by_the_distance_to_the_fifth_neighbour_over_its_running_deviation():
+    buffer = RewardReplayBuffer(60, BOX, PENDULUM, n_envs=2, device="cpu", k_nearest=5)
+    fill(buffer, 30)
+    buffer.explore = True
+    seen = buffer.observations.reshape(-1, 3)
+    met = []
+    for seed in (0, 1, 2):
+        np.random.seed(seed)  # SB3 draws the environment of each sample from numpy's global generator
+        batch = buffer._get_samples(np.arange(8) + seed)
+        apart = np.linalg.norm(batch.observations.numpy()[:, None] - seen[None], axis=-1)
+        fifth = np.sort(apart, 1)[:, 5]  # column 0 is the observation itself
+        met += fifth.tolist()
+        np.testing.assert_allclose(batch.rewards[:, 0], fifth / np.std(met), rtol=1e-3)
+    buffer.relabel(reward_model())
+    assert not buffer.explore, "a trained model ends exploration"
+
+
+def test_discrete_actions_and_observations_are_relabelled():
+    states, moves = gym.spaces.Discrete(4), gym.spaces.Discrete(3)
+    buffer = RewardReplayBuffer(12, states, moves, n_envs=2, device="cpu")
+    model, rng = reward_model(states, moves), np.random.default_rng(0)
+    at, chosen = rng.integers(4, size=(6, 2)), rng.integers(3, size=(6, 2))
+    for state, move in zip(at, chosen, strict=True):
+        buffer.add(state, state, move, np.zeros(2), np.zeros(2), [{}, {}])
+    buffer.relabel(model)
+    expected = model.reward(torch.tensor(at.reshape(-1)), torch.tensor(chosen.reshape(-1))).detach().reshape(6, 2)
+    np.testing.assert_allclose(buffer.rewards, expected, rtol=1e-5)
+
+
+def test_dqn_learns_from_preferences():
+    env = gym.make("prefenvs/CartPole-v0", budget=10)
+    config = PreferenceConfig(queries=10, sessions=1, first_session=100, segment_steps=8, hidden=(8,), reward_epochs=2)
+    asked = PreferenceCallback(prefenvs.feedback(env), config, seed=0)
+    model = DQN("MlpPolicy", env, replay_buffer_class=RewardReplayBuffer, buffer_size=500, seed=0, device="cpu")
+    model.learn(150, callback=asked)
+    buffer = model.replay_buffer
+    expected = predict_rewards(asked.reward_model, buffer.observations[:150, 0], buffer.actions[:150, 0, 0])
+    np.testing.assert_allclose(buffer.rewards[:150, 0], expected, atol=1e-5)
