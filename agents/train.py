@@ -138,6 +138,9 @@ def train(
 
             query, label = preferences.latest
             save_clips(model.get_env(), query, label, folder / "clips", limit=clips)
+    venv = model.get_env()
+    assert venv is not None
+    venv.close()
     part = folder / "result.part"
     part.write_text(json.dumps(result, indent=1), encoding="utf-8")
     os.replace(part, folder / "result.json")

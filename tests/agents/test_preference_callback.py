@@ -119,6 +119,21 @@ def test_a_teacher_that_skips_everything_leaves_the_learner_exploring():
     assert model.preferences.feedback.answered == 0
     assert not model.preferences.reward_model.trained
     assert model.replay_buffer.explore
+    assert len(model.preferences.history) == 0
+
+
+def test_the_critic_starts_afresh_once_when_the_reward_model_is_first_trained(monkeypatch):
+    found, reset = [], PEBBLE.after_session
+    monkeypatch.setattr(PEBBLE, "after_session", lambda self, first: (found.append(first), reset(self, first)))
+    model = pebble()
+    assert found == [True, False, False]
+    weights = [weight.clone() for weight in model.critic.parameters()]
+    model.reset_updates, model.train = 1, lambda *_: None
+    model.after_session(first=True)
+    assert not any(torch.equal(a, b) for a, b in zip(weights, model.critic.parameters(), strict=True) if a.dim() > 1)
+    for ours, target in zip(model.critic.parameters(), model.critic_target.parameters(), strict=True):
+        assert torch.equal(ours, target)
+    assert not model.critic.optimizer.state
 
 
 def test_unknown_strategies_and_empty_sessions_are_refused():
