@@ -73,6 +73,27 @@ def tilt_for_kl(reference: np.ndarray, reward: np.ndarray, kl: np.ndarray | floa
     return _crossing(lambda tilt: kl_divergence(exact_kl_policy(reference, reward, tilt), reference), kl, most.shape)
 
 
+def mixed_to_kl(policies: np.ndarray, reference: np.ndarray, kl: float) -> np.ndarray:
+    """Each policy mixed with as little of the reference as brings it within a KL, which grows away from it.
+
+    Args:
+        policies: (..., V) probabilities.
+        reference: (..., V) probabilities p.
+        kl: Delta >= 0 in nats.
+
+    Returns:
+        (..., V) a psi + (1 - a) p with the greatest a <= 1 for which KL(. || p) <= Delta.
+    """
+    low, high = np.zeros((*policies.shape[:-1], 1)), np.ones((*policies.shape[:-1], 1))
+    share = high  # of the policy: all of it, if that is within
+    for _ in range(60):
+        mixed = share * policies + (1 - share) * reference
+        inside = kl_divergence(mixed, reference)[..., None] <= kl
+        low, high = np.where(inside, share, low), np.where(inside, high, share)
+        share = (low + high) / 2
+    return low * policies + (1 - low) * reference
+
+
 def best_of_n(reference: np.ndarray, reward: np.ndarray, n: float) -> np.ndarray:
     """The exact law of the best of N independent outcomes, ties broken evenly.
 

@@ -13,6 +13,7 @@ from prefenvs.metrics.kl_frontier import (
     greatest_kl,
     kl_divergence,
     law_of_sum,
+    mixed_to_kl,
     rate_function,
     renyi_cross_entropy,
     tilt_for_kl,
@@ -169,3 +170,13 @@ def test_a_sum_of_dice_and_its_tilt_agree():
     sequence = exact_kl_policy(law_of_sum(p, 30), np.arange(91.0), 0.6)
     np.testing.assert_allclose(sequence, law_of_sum(token, 30), rtol=1e-10)
     assert kl_divergence(sequence, law_of_sum(p, 30)) == pytest.approx(30 * float(kl_divergence(token, p)), rel=1e-10)
+
+
+def test_a_policy_is_mixed_with_the_reference_until_it_is_within_the_kl_and_left_alone_if_it_is():
+    p, _, rng = random_case(4)
+    policies = rng.dirichlet(np.ones(5), size=(2, 50))
+    before = kl_divergence(policies, p)
+    mixed = mixed_to_kl(policies, p, 0.2)
+    np.testing.assert_allclose(kl_divergence(mixed, p), np.minimum(before, 0.2), rtol=1e-12)
+    np.testing.assert_array_equal(mixed[before <= 0.2], policies[before <= 0.2])
+    assert 5 < (before <= 0.2).sum() < 95
