@@ -9,8 +9,8 @@ import numpy as np
 
 from prefenvs.tasks.grid.tabular import TabularMDP
 
-MAX_ENTRIES = 200_000_000
-"""Probabilities that the laws of one step's pairs may hold together (1.6 GB)."""
+MAX_PAIRS, MAX_ENTRIES = 300_000, 200_000_000
+"""Pairs of state and stock in one step, and probabilities that their laws may hold together (1.6 GB)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,23 +88,21 @@ class StockGraph:
             raise ValueError("stocks holds a value twice; give each initial stock once.")
         if horizon < 1:
             raise ValueError(f"horizon={horizon} leaves no step, expected at least 1.")
+        flat = initial.reshape(len(initial), -1)
         outcomes = _outcomes(mdp, rewards.reshape(*mdp.transitions.shape, -1))
         starts = np.flatnonzero(mdp.start)
-        states = np.tile(starts, len(initial))
-        pairs = (states, np.repeat(initial.reshape(len(initial), -1), len(starts), axis=0))
-        start = np.kron(np.eye(len(initial)), mdp.start[starts])
+        states, stocks = np.tile(starts, len(flat)), np.repeat(flat, len(starts), axis=0)
         steps = []
         for _ in range(horizon):
-            steps.append((*pairs, *_expand(mdp, outcomes, *pairs)))
-            pairs = steps[-1][4:]  # type: ignore[assignment]
-        nothing = np.zeros((len(pairs[0]), mdp.num_actions, 1))
-        steps.append((*pairs, nothing.astype(np.int64), nothing, *pairs))
-        over = [mdp.terminal[step[0]] for step in steps[:-1]] + [np.ones(len(pairs[0]), bool)]
-        totals = [mdp.gamma**t * step[1][end] for t, (step, end) in enumerate(zip(steps, over, strict=True))]
-        atoms, place = _unique_rows(np.concatenate(totals))
-        _check_size(max(len(step[0]) for step in steps), mdp.num_actions, len(atoms))
-        places = np.split(place, np.cumsum([len(total) for total in totals])[:-1])
-        levels = tuple(_level(step, end, at) for step, end, at in zip(steps, over, places, strict=True))
+            successors, probabilities, *after = _expand(mdp, outcomes, states, stocks)
+            steps.append((states, stocks, successors, probabilities))
+            states, stocks = after
+            _check_size(len(states), mdp.num_actions, 1)
+        nothing = np.zeros((len(states), mdp.num_actions, 1))
+        steps.append((states, stocks, nothing.astype(np.int64), nothing))
+        atoms, places = _ends(mdp, steps)
+        levels = tuple(Level(*step, place) for step, place in zip(steps, places, strict=True))
+        start = np.kron(np.eye(len(flat)), mdp.start[starts])
         return cls(mdp, levels, atoms[:, 0] if scalar else atoms, initial, start)
 
 
@@ -154,16 +152,22 @@ def _unique_rows(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return values, inverse.reshape(-1)
 
 
-def _level(step: tuple[np.ndarray, ...], over: np.ndarray, place: np.ndarray) -> Level:
-    atoms = np.full(len(over), -1)
-    atoms[over] = place
-    return Level(*step[:4], atoms)
+def _ends(mdp: TabularMDP, steps: Sequence[tuple[np.ndarray, ...]]) -> tuple[np.ndarray, list[np.ndarray]]:
+    """(m, d) values of c_0 + G_0 over all pairs where an episode can end, and which of them each pair is, or -1."""
+    over = [mdp.terminal[step[0]] for step in steps]
+    over[-1] = np.ones_like(over[-1])
+    totals = [mdp.gamma**t * step[1][end] for t, (step, end) in enumerate(zip(steps, over, strict=True))]
+    atoms, place = _unique_rows(np.concatenate(totals))
+    _check_size(max(len(end) for end in over), mdp.num_actions, len(atoms))
+    places = [np.full(len(end), -1) for end in over]
+    for here, end, part in zip(places, over, np.split(place, np.cumsum([len(t) for t in totals])[:-1]), strict=True):
+        here[end] = part
+    return atoms, places
 
 
 def _check_size(pairs: int, actions: int, atoms: int) -> None:
-    if pairs * actions * atoms > MAX_ENTRIES:
+    if pairs > MAX_PAIRS or pairs * actions * atoms > MAX_ENTRIES:
         raise ValueError(
-            f"the problem has {pairs:,} pairs of state and stock in one step and {atoms:,} different returns, too many "
-            "for exact laws. Shorten the horizon, give fewer initial stocks, use gamma=1, or round the rewards to "
+            f"the problem has {pairs:,} pairs of state and stock in one step, too many for exact laws. Shorten the horizon, give fewer initial stocks, use gamma=1, or round the rewards to "
             "multiples of a coarser unit, so that sums meet."
         )

@@ -41,26 +41,40 @@ class TailSolution:
         return values, np.bincount(place, weights)
 
 
-def best_cvar(mdp: TabularMDP, tau: float, horizon: int, allowed: np.ndarray | None = None) -> TailSolution:
+def best_shortfalls(mdp: TabularMDP, horizon: int, allowed: np.ndarray | None = None) -> Solution:
+    """The policies of least E max(b - G, 0) for every return b that is possible at all, b = -c_0, in one sweep.
+
+    Args:
+        mdp: The problem; the return is discounted by its gamma.
+        horizon: Steps after which an episode is cut off.
+        allowed: (S, A) bool, actions that may be taken; by default all.
+    """
+    returns = StockGraph.build(mdp, horizon, [0.0]).atoms
+    return value_iteration(StockGraph.build(mdp, horizon, -returns), Shortfall(), allowed)
+
+
+def cvar_of(shortfalls: Solution, tau: float) -> TailSolution:
+    """The best tau-CVaR, from `best_shortfalls`: those serve every tau."""
+    CVaR(tau)  # refuses what is no fraction
+    values = -shortfalls.graph.initial + shortfalls.start_values(Shortfall()) / tau
+    best = int(values.argmax())
+    return TailSolution(float(values[best]), (Part(1.0, float(shortfalls.graph.initial[best]), shortfalls, best),))
+
+
+def best_cvar(mdp: TabularMDP, tau: float, horizon: int) -> TailSolution:
     """The greatest static CVaR of the return that any history-dependent policy has, and a policy that has it.
 
     max_b { b + max_pi E min(G - b, 0) / tau }: for a fixed policy the best b is one of its returns, so trying the
-    returns that are possible at all is exact; one sweep over (state, stock) solves for every b = -c_0 together.
-    CVaR is convex in the law, so no randomised policy does better. Bauerle and Ott 2011, Markov decision processes
-    with average-value-at-risk criteria; Pires et al. 2025, arXiv:2501.13028.
+    returns that are possible at all is exact. CVaR is convex in the law, so no randomised policy does better.
+    Bauerle and Ott 2011, Markov decision processes with average-value-at-risk criteria; Pires et al. 2025,
+    arXiv:2501.13028.
 
     Args:
         mdp: The problem; the return is discounted by its gamma.
         tau: Fraction of worst outcomes, in (0, 1].
         horizon: Steps after which an episode is cut off.
-        allowed: (S, A) bool, actions that may be taken; by default all.
     """
-    CVaR(tau)
-    bounds = StockGraph.build(mdp, horizon, [0.0]).atoms
-    solution = value_iteration(StockGraph.build(mdp, horizon, -bounds), Shortfall(), allowed)
-    values = bounds + solution.start_values(Shortfall()) / tau
-    best = int(values.argmax())
-    return TailSolution(float(values[best]), (Part(1.0, float(-bounds[best]), solution, best),))
+    return cvar_of(best_shortfalls(mdp, horizon), tau)
 
 
 def best_optimistic_cvar(mdp: TabularMDP, tau: float, horizon: int, max_rounds: int = 1000) -> TailSolution:
@@ -101,24 +115,3 @@ def _tangent(mdp: TabularMDP, tau: float, horizon: int, b: float) -> tuple[float
     solution = value_iteration(StockGraph.build(mdp, horizon, [-b]), Excess())
     above = float(solution.start_laws()[0, solution.graph.atoms > 0].sum())
     return float(b), float(b + solution.start_values(Excess())[0] / tau), 1 - above / tau, solution
-
-
-def nested_cvar(mdp: TabularMDP, tau: float, horizon: int) -> np.ndarray:
-    """The policy that maximises CVaR step by step, v(s) = max_a CVaR_tau(r + gamma v(s')), a baseline.
-
-    That is another, more timid objective: it fears bad luck in every single step, and ignores what was earned so far.
-    Ruszczynski 2010, Risk-averse dynamic programming for Markov decision processes.
-
-    Returns:
-        (horizon, S) action after each number of steps.
-    """
-    outcomes = mdp.transitions.reshape(-1, mdp.num_states)  # (S * A, S)
-    v, policy = np.zeros(mdp.num_states), np.zeros((horizon, mdp.num_states), np.int64)
-    for step in reversed(range(horizon)):
-        gains = (mdp.rewards + mdp.gamma * np.where(mdp.terminal, 0.0, v)).reshape(outcomes.shape)
-        order = np.argsort(gains, axis=-1, kind="stable")
-        gains, p = np.take_along_axis(gains, order, -1), np.take_along_axis(outcomes, order, -1)
-        share = np.clip(tau - (p.cumsum(axis=-1) - p), 0.0, p)  # of each outcome within the worst tau
-        q = ((share * gains).sum(axis=-1) / share.sum(axis=-1)).reshape(mdp.num_states, mdp.num_actions)
-        policy[step], v = q.argmax(axis=-1), q.max(axis=-1)
-    return policy

@@ -47,6 +47,15 @@ GRID_TASKS: tuple[TaskSpec, ...] = (
         kwargs=_MAP,
         deterministic=False,
     ),
+    _grid(
+        "GridLedge",
+        "ledge",
+        50,
+        ("goal", "water", "roadblock", "gas"),
+        (-51.1640, 21.4056),
+        -2.0296,
+        deterministic=False,
+    ),
     _grid("GridWindy", "windy", 50, ("goal", "water", "gas"), (-45.8471, 9.1890), -2.2174, deterministic=False),
 )
 """The grid tasks. Importing this imports numpy only."""
