@@ -56,29 +56,51 @@ def save_agent(
         archive.writestr("agent.safetensors", save_bytes({k: np.asarray(a, order="C") for k, a in arrays.items()}))
 
 
-def load_agent(cls: type[BaseAlgorithm], path: str | Path, env: Any, device: torch.device | str) -> BaseAlgorithm:
-    """Read an agent that `save_agent` wrote; see the `load` of the agents."""
-    if env is None:
-        raise ValueError(f"{cls.__name__}.load needs env=: a preference environment, as its feedback belongs to that.")
+def read_agent(cls: type[BaseAlgorithm], path: str | Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Facts and arrays of an agent that `save_agent` wrote.
+
+    Raises:
+        DamagedFile: if the file cannot be read.
+        RunMismatch: if it holds another kind of agent.
+    """
     path = Path(path) if Path(path).suffix else Path(path).with_suffix(".zip")
     try:
         with zipfile.ZipFile(path) as archive:
             facts = json.loads(archive.read("agent.json"))
             arrays = load_bytes(archive.read("agent.safetensors"))
-        name, spaces, own = facts["class"], facts["spaces"], dict(facts["own"])
-        settings, num_timesteps = facts["settings"], int(facts["num_timesteps"])
-        own["preferences"]["hidden"] = tuple(own["preferences"]["hidden"])
+        name = {key: facts[key] for key in ("class", "spaces", "own", "settings", "num_timesteps")}["class"]
     except (zipfile.BadZipFile, KeyError, TypeError, ValueError, SafetensorError) as error:
         raise DamagedFile(f"{path} cannot be read as an agent ({error}). It was left as it is.") from error
     if name != cls.__name__:
         raise RunMismatch(f"{path} holds a {name}; load it with {name}.load.")
-    own["preferences"] = PreferenceConfig(**own["preferences"])
-    model: Any = cls("MlpPolicy", env, device=device, **own, **settings)
-    if [str(model.observation_space), str(model.action_space)] != spaces:
-        raise RunMismatch(f"{path} was trained on spaces {spaces}, this environment has others.")
+    return facts, arrays
+
+
+def restore_agent(model: BaseAlgorithm, path: str | Path, facts: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
+    """Put the networks, optimisers and counter of a file into a new model.
+
+    Raises:
+        RunMismatch: if it was trained on other spaces.
+    """
+    if [str(model.observation_space), str(model.action_space)] != facts["spaces"]:
+        raise RunMismatch(f"{path} was trained on spaces {facts['spaces']}, this environment has others.")
     load_learner(model, arrays)
+    model.num_timesteps = int(facts["num_timesteps"])
+
+
+def load_agent(cls: type[BaseAlgorithm], path: str | Path, env: Any, device: torch.device | str) -> BaseAlgorithm:
+    """Read an agent that `save_agent` wrote; see the `load` of the agents."""
+    if env is None:
+        raise ValueError(f"{cls.__name__}.load needs env=: a preference environment, as its feedback belongs to that.")
+    facts, arrays = read_agent(cls, path)
+    own = dict(facts["own"])
+    try:
+        own["preferences"] = PreferenceConfig(**{**own["preferences"], "hidden": tuple(own["preferences"]["hidden"])})
+    except (KeyError, TypeError) as error:
+        raise DamagedFile(f"{path} cannot be read as an agent ({error}). It was left as it is.") from error
+    model: Any = cls("MlpPolicy", env, device=device, **own, **facts["settings"])
+    restore_agent(model, path, facts, arrays)
     load_module(model.preferences.reward_model, under("reward_model", arrays))
-    model.num_timesteps = num_timesteps
     if isinstance(getattr(model, "replay_buffer", None), RewardReplayBuffer):
         model.replay_buffer.explore &= not model.preferences.reward_model.trained  # exploration was before
     return model

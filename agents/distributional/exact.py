@@ -80,7 +80,7 @@ def value_iteration(graph: StockGraph, functional: Functional, allowed: np.ndarr
         ValueError: K is not one that dynamic programming optimises; says why and what to use.
     """
     check_optimisable(functional, graph.mdp.gamma)
-    laws, policy = [_ended(graph, graph.levels[-1])], []
+    laws, policy = [_ended(graph, graph.levels[-1])], list[np.ndarray]()
     for step in reversed(range(graph.horizon)):
         level = graph.levels[step]
         choices = _action_laws(level, laws[0])

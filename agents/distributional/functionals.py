@@ -55,6 +55,7 @@ class _Utility:
         raise NotImplementedError
 
     def __call__(self, values: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+        """E f."""
         return probabilities @ np.asarray(self.utility(values), dtype=float)
 
 
@@ -81,7 +82,7 @@ class ExpectedUtility(_Utility):
     """Elementwise on an array, or over the last axis of vectors."""
     homogeneous: bool = False
     """Whether f(g x) = g^p f(x) for some p; without it gamma must be 1."""
-    lipschitz: bool = False  # type: ignore[assignment]  # a field here, a constant elsewhere
+    lipschitz: bool = False
     """Whether |f(x) - f(y)| <= L |x - y|; only endless episodes need it."""
 
     def utility(self, x: Any) -> Any:
@@ -167,7 +168,17 @@ class CVaR:
     def __post_init__(self) -> None:
         _check_tau(self.tau)
 
+    @property
+    def inner(self) -> Shortfall:
+        """What to optimise for a given b = -c_0."""
+        return Shortfall()
+
+    def by_b(self, b: np.ndarray, worth: np.ndarray) -> np.ndarray:
+        """What is to be greatest over b, given the worth of `inner` for each."""
+        return b + worth / self.tau
+
     def __call__(self, values: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+        """CVaR of laws on scalars, in units of reward."""
         order = np.argsort(values, kind="stable")
         values, probabilities = values[order], probabilities[..., order]
         # The share of each value within the worst tau: what is left of tau before it, at most its own probability.
@@ -178,7 +189,10 @@ class CVaR:
 
 @dataclass(frozen=True)
 class OptimisticCVaR:
-    """The mean of the best tau-fraction of outcomes, min_b { b + E max(x - b, 0) / tau }; see `best_optimistic_cvar`."""
+    """The mean of the best tau-fraction of outcomes, min_b { b + E max(x - b, 0) / tau }.
+
+    Optimised by `best_optimistic_cvar`, and by a mixture of two policies in general.
+    """
 
     tau: float
     """Fraction of outcomes, in (0, 1]; at 1 this is the mean."""
@@ -191,7 +205,17 @@ class OptimisticCVaR:
     def __post_init__(self) -> None:
         _check_tau(self.tau)
 
+    @property
+    def inner(self) -> Excess:
+        """What to optimise for a given b = -c_0."""
+        return Excess()
+
+    def by_b(self, b: np.ndarray, worth: np.ndarray) -> np.ndarray:
+        """What is to be greatest over b, given the worth of `inner` for each: here the minimum is looked for."""
+        return -(b + worth / self.tau)
+
     def __call__(self, values: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+        """Optimistic CVaR of laws on scalars, in units of reward."""
         return -CVaR(self.tau)(-values, probabilities)
 
 
@@ -208,6 +232,7 @@ class MeanVariance:
     instead = "an expected utility with f concave, such as -(x - m)^2 for a target m (ExpectedUtility), or best_cvar"
 
     def __call__(self, values: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+        """Mean - penalty * variance of laws on scalars."""
         mean = probabilities @ values
         return mean - self.penalty * (probabilities @ values**2 - mean**2)
 

@@ -168,6 +168,7 @@ def _ends(mdp: TabularMDP, steps: Sequence[tuple[np.ndarray, ...]]) -> tuple[np.
 def _check_size(pairs: int, actions: int, atoms: int) -> None:
     if pairs > MAX_PAIRS or pairs * actions * atoms > MAX_ENTRIES:
         raise ValueError(
-            f"the problem has {pairs:,} pairs of state and stock in one step, too many for exact laws. Shorten the horizon, give fewer initial stocks, use gamma=1, or round the rewards to "
-            "multiples of a coarser unit, so that sums meet."
+            f"the problem has {pairs:,} pairs of state and stock in one step, too many for exact laws. Shorten the "
+            "horizon, give fewer initial stocks, use gamma=1, or round the rewards to multiples of a coarser unit, so "
+            "that sums meet."
         )

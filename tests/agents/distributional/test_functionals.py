@@ -111,7 +111,7 @@ def test_what_cannot_be_optimised_is_refused_with_the_reason(functional, gamma, 
 
 def test_a_cut_off_of_endless_episodes_needs_a_lipschitz_functional():
     check_optimisable(EVERY["target"], 0.9, endless=True)
-    with pytest.raises(ValueError, match="not Lipschitz.*Give a horizon"):
+    with pytest.raises(ValueError, match=r"not Lipschitz.*Give a horizon"):
         check_optimisable(Goal(), 0.9, endless=True)
 
 
