@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -152,7 +153,13 @@ class PreferenceCallback(BaseCallback):
         return self._store
 
     def _init_callback(self) -> None:
-        env = self.training_env
+        env, normalizer = self.training_env, self.model.get_vec_normalize_env()
+        if normalizer is not None and normalizer.norm_obs and hasattr(self.model, "replay_buffer"):
+            raise ValueError(
+                "VecNormalize normalizes observations here, and SB3 keeps the raw ones in the replay buffer: the "
+                "reward model would be trained on other numbers than it relabels. Use VecNormalize(norm_obs=False), or "
+                "gymnasium.wrappers.NormalizeObservation around each environment."
+            )
         self.build(env.observation_space, env.action_space, env.num_envs, self.model.device)
 
     def _on_rollout_start(self) -> None:
@@ -200,23 +207,24 @@ class PreferenceCallback(BaseCallback):
             buffer = getattr(self.model, "replay_buffer", None)
             if isinstance(buffer, RewardReplayBuffer):
                 buffer.relabel(self.reward_model)
-            self._log(self.report)
+        self._log(self.report)
+        if len(self.data):
             after = getattr(self.model, "after_session", None)
             if after is not None:
                 after(first)
 
-    def _log(self, report: FitReport) -> None:
-        counts = (self.num_timesteps, self.feedback.asked, self.feedback.answered)
-        fit_row = (report.loss, report.accuracy, report.held_out_accuracy, report.epochs)
-        self.history = np.vstack([self.history, [*counts, *fit_row]])
+    def _log(self, report: FitReport | None) -> None:
+        """A row of the history, with nan for the fit while every question was skipped."""
+        report = report or FitReport(0, math.nan, math.nan, math.nan)
+        row = (
+            *(self.num_timesteps, self.feedback.asked, self.feedback.answered),
+            *(report.loss, report.accuracy, report.held_out_accuracy, report.epochs),
+        )
+        self.history = np.vstack([self.history, row])
         if self.history_path is not None:
             write_csv(self.history_path, HISTORY, self.history)
-        self.logger.record("preferences/asked", self.feedback.asked)
-        self.logger.record("preferences/answered", self.feedback.answered)
-        self.logger.record("preferences/loss", report.loss)
-        self.logger.record("preferences/accuracy", report.accuracy)
-        self.logger.record("preferences/held_out_accuracy", report.held_out_accuracy)
-        self.logger.record("preferences/epochs", report.epochs)
+        for name, value in zip(HISTORY[1:], row[1:], strict=True):
+            self.logger.record(f"preferences/{name}", value)
 
     def _choose(self, size: int) -> Query:
         config = self.config

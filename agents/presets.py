@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import gymnasium as gym
+from stable_baselines3.common.utils import LinearSchedule
 
 from prefenvs.agents.preference_callback import PreferenceConfig
 from prefenvs.tasks import TASKS
@@ -173,12 +174,10 @@ def has_discrete_actions(task: str) -> bool:
 
 
 def schedules(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Arguments with "lin_1e-3" turned into a function of the progress remaining."""
-
-    def linear(start: float) -> Callable[[float], float]:
-        return lambda remaining: start * remaining
-
+    """Arguments with "lin_1e-3" turned into SB3's schedule that falls linearly to 0 over the run."""
     return {
-        key: linear(float(value.removeprefix("lin_"))) if isinstance(value, str) and value.startswith("lin_") else value
+        key: LinearSchedule(float(value.removeprefix("lin_")), 0.0, 1.0)
+        if isinstance(value, str) and value.startswith("lin_")
+        else value
         for key, value in arguments.items()
     }
