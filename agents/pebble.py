@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,7 @@ class PEBBLE(SAC):
         preferences: PreferenceConfig | None = None,
         reset_updates: int = 100,
         seed: int | None = None,
+        policy_kwargs: Mapping[str, Any] | None = None,
         _init_setup_model: bool = True,
         **sac: Any,
     ) -> None:
@@ -52,6 +54,7 @@ class PEBBLE(SAC):
             preferences: when and what to ask.
             reset_updates: gradient steps right after the critic was reset (B-Pref: 100).
             seed: of the networks, the reward model and the environments.
+            policy_kwargs: as SB3; copied, because SB3 writes into it.
             _init_setup_model: as SB3.
             **sac: as SB3's SAC.
 
@@ -66,6 +69,7 @@ class PEBBLE(SAC):
             env,
             seed=seed,
             replay_buffer_class=RewardReplayBuffer,
+            policy_kwargs=dict(policy_kwargs or {}),
             _init_setup_model=_init_setup_model,
             **sac,
         )

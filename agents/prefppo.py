@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,7 @@ class PrefPPO(PPO):
         *,
         preferences: PreferenceConfig | None = None,
         seed: int | None = None,
+        policy_kwargs: Mapping[str, Any] | None = None,
         _init_setup_model: bool = True,
         **ppo: Any,
     ) -> None:
@@ -48,6 +50,7 @@ class PrefPPO(PPO):
             env: a preference environment, its id, or an SB3 VecEnv of them.
             preferences: when and what to ask.
             seed: of the networks, the reward model and the environments.
+            policy_kwargs: as SB3; copied, because SB3 writes into it.
             _init_setup_model: as SB3.
             **ppo: as SB3's PPO.
 
@@ -59,7 +62,14 @@ class PrefPPO(PPO):
         self.preferences = PreferenceCallback(feedback_of(env), preferences or PreferenceConfig(), seed=seed or 0)
         device = ppo.get("device", "auto")
         model = self.preferences.build(venv.observation_space, venv.action_space, venv.num_envs, get_device(device))
-        super().__init__(policy, LearnedReward(venv, model), seed=seed, _init_setup_model=_init_setup_model, **ppo)
+        super().__init__(
+            policy,
+            LearnedReward(venv, model),
+            seed=seed,
+            policy_kwargs=dict(policy_kwargs or {}),
+            _init_setup_model=_init_setup_model,
+            **ppo,
+        )
 
     def learn(self, total_timesteps: int, callback: Any = None, **arguments: Any) -> PrefPPO:  # type: ignore[override]
         """As SB3; counts environment steps."""
