@@ -92,7 +92,7 @@ def train(
 
     Raises:
         RunMismatch: if the folder holds a run with another configuration.
-        DamagedFile: if the folder's config or latest checkpoint cannot be read.
+        DamagedFile: if the folder's config, result or latest checkpoint cannot be read.
         ValueError: for an unknown task, agent, oracle or teacher.
     """
     preset = run.preset
@@ -100,7 +100,7 @@ def train(
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     open_folder(run, folder, command)
     if (folder / "result.json").exists():
-        return json.loads((folder / "result.json").read_text(encoding="utf-8"))
+        return _read_json(folder / "result.json")
     started = time.perf_counter()
     env_id = TASKS[preset.task].id
     model = make_agent(run, folder, render_mode="rgb_array" if clips else None)
@@ -235,6 +235,10 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise ValueError(
             f"{folder} holds no run: there is no config.json in it. Name a folder that `train --out` made."
         )
+    return _read_json(path)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
     try:
         return dict(json.loads(path.read_text(encoding="utf-8")))
     except (ValueError, TypeError) as error:
