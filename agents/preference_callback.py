@@ -46,8 +46,8 @@ class PreferenceConfig:
     newest: int | None = None
     """Ask only about this many latest episodes of each environment (on-policy queries); None for all that are kept."""
     whole_windows: bool = False
-    """Ask about segments of exactly `segment_steps` steps only. False also takes the short ones at the end of an episode
-    that terminated: where each step earns the same reward they alone tell a failure from a success."""
+    """Ask about segments of exactly `segment_steps` steps only. False also takes the short ones at the end of episodes
+    that terminated; where each step earns the same reward they alone tell a failure from a success."""
     members: int = 3
     """Networks in the reward ensemble."""
     hidden: tuple[int, ...] = field(default=(256, 256, 256))

@@ -153,7 +153,13 @@ def train(
 
 
 def train_side_by_side(
-    runs: Mapping[str, Run], folder: Path, *, command: str = "", workers: int = 1, progress: bool = False, clips: int = 0
+    runs: Mapping[str, Run],
+    folder: Path,
+    *,
+    command: str = "",
+    workers: int = 1,
+    progress: bool = False,
+    clips: int = 0,
 ) -> Outcome:
     """Train runs in worker processes, or go on where they stopped; one that fails does not stop the others.
 
