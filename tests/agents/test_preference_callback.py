@@ -68,6 +68,12 @@ def test_short_segments_of_failed_episodes_are_among_them():
     assert (segments.lengths < 15).any()
 
 
+def test_no_short_segment_is_asked_about_when_windows_are_whole():
+    for whole in (False, True):
+        query, _ = prefppo(config=dataclasses.replace(SMALL, whole_windows=whole)).preferences.latest
+        assert (query.segments.lengths == query.segments.mask.shape[1]).all() == whole
+
+
 def test_the_replay_buffer_holds_the_rewards_of_the_model():
     model = pebble()
     buffer = model.replay_buffer
