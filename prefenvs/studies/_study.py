@@ -16,7 +16,8 @@ from prefenvs.studies import STUDIES
 from prefenvs.studies._check import Paper
 
 SCALES = ("smoke", "full")
-REQUIRED = ("PAPER", "CLAIM", "MARGIN", "PARTS", "TESTS", "SEEDS")
+LITERAL = ("PAPER", "CLAIM", "MARGIN", "PARTS", "TESTS", "SEEDS")
+REQUIRED = (*LITERAL, "arms", "run", "check")
 FREE = ("PARTS", "TESTS")
 """Constants that may change without amending the study: they say where things are."""
 AFTERWARDS = ("check", "draw", "summary")
@@ -58,11 +59,13 @@ def statement(name: str) -> Statement:
     if spec is None or spec.origin is None:
         raise ValueError(f"study {name!r} is said to be module {STUDIES[name]}, which is not there.")
     source = Path(spec.origin).read_text(encoding="utf-8")
-    constants = _constants(ast.parse(source))
-    if missing := [key for key in REQUIRED if key not in constants]:
+    tree = ast.parse(source)
+    constants = _constants(tree)
+    defined = {*constants, *(node.name for node in tree.body if isinstance(node, ast.FunctionDef))}
+    if missing := [key for key in REQUIRED if key not in defined]:
         raise ValueError(f"{spec.origin} has no {', '.join(missing)}; a study has {', '.join(REQUIRED)}.")
-    read = {key: _literal(constants[key]) for key in REQUIRED}
-    if unread := [key for key in REQUIRED if isinstance(read[key], _Text)]:
+    read = {key: _literal(constants[key]) for key in LITERAL}
+    if unread := [key for key in LITERAL if isinstance(read[key], _Text)]:
         raise ValueError(f"{', '.join(unread)} of {spec.origin}: expected literals, so that their hash is their value.")
     return Statement(
         name=name,
@@ -75,7 +78,7 @@ def statement(name: str) -> Statement:
         parts=tuple(read["PARTS"]),
         tests=tuple(read["TESTS"]),
         seeds={scale: tuple(read["SEEDS"][scale]) for scale in SCALES},
-        protocol=ast.get_docstring(ast.parse(source)) or "",
+        protocol=ast.get_docstring(tree) or "",
     )
 
 

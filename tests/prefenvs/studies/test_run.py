@@ -157,11 +157,13 @@ def test_what_makes_tables_is_all_but_the_functions_that_read_them():
     assert making_hash(STUDY.replace("0.1 * seed", "0.2 * seed")) != making_hash(STUDY)
 
 
-def test_what_is_fixed_must_be_literal(study):
+def test_what_is_fixed_must_be_there_and_literal(study):
     with pytest.raises(ValueError, match=r"MARGIN of .*coins_study.py: expected literals"):
         study('{"lead": 1.0}', '{"lead": float(1)}')
     with pytest.raises(ValueError, match="has no MARGIN"):
         study("MARGIN", "margin")
+    with pytest.raises(ValueError, match="has no check"):
+        study("def check", "def verdict")
 
 
 def test_the_commit_that_fixed_a_claim_is_the_first_that_had_it(study, tmp_path):
