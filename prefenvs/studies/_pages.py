@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from prefenvs._worker import write_atomically
 from prefenvs.error import PrefenvsError
 from prefenvs.studies import STUDIES
 from prefenvs.studies._check import Estimate
@@ -43,7 +44,7 @@ def record(folder: Path, result: Mapping[str, Any], docs: Path | None = None) ->
     figure.parent.mkdir(parents=True, exist_ok=True)
     drawn = draw(result, figure)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(dump({**result, "amended": amended, "figure": drawn}), encoding="utf-8")
+    write_atomically(path, dump({**result, "amended": amended, "figure": drawn}))
     render(docs)
     return figure.with_suffix(".md")
 
@@ -134,7 +135,7 @@ def page(result: Mapping[str, Any], analysis: str, fixed_now: str) -> str:
                     else []
                 ),
                 f"- Command: `{result['command']}`, at commit `{result['commit'][:12]}`.",
-                f"- Time: {result['seconds']:.0f} seconds of one core.",
+                f"- Time: {result['seconds']} seconds of one core.",
                 f"- Versions: {', '.join(f'{name} {v}' for name, v in result['versions'].items())}.",
                 f"- Numbers: [{result['study']}.json](../results/studies/{result['study']}.json).",
             ]

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import prefenvs
+from prefenvs._worker import write_atomically
 from prefenvs.error import PrefenvsError, unknown_name
 from prefenvs.runs import Job, execute
 from prefenvs.studies._check import Estimate, Paper, Tables, Verdict
@@ -117,7 +118,7 @@ def conduct(
         "seconds": round(sum(json.loads((folder / j.key / "seconds.json").read_text()) for j in plan.values()), 1),
         "tables": {arm: {str(seed): packed(table) for seed, table in seeds.items()} for arm, seeds in tables.items()},
     }
-    (folder / "result.json").write_text(dump(result), encoding="utf-8")
+    write_atomically(folder / "result.json", dump(result))
     return folder, json.loads(dump(result))
 
 
@@ -199,8 +200,8 @@ def dump(result: Mapping[str, Any]) -> str:
 
 def _lines(table: Mapping[str, Any]) -> str:
     columns = f'"columns": {json.dumps(table["columns"])}, ' if "columns" in table else ""
-    rows = ",\n    ".join(json.dumps(row) for row in table["rows"])
-    return f'{{{columns}"rows": [\n    {rows}\n   ]}}'
+    rows = ",\n".join(f"    {json.dumps(row)}" for row in table["rows"])
+    return f'{{{columns}"rows": [\n{rows}\n   ]}}'
 
 
 def _begin(folder: Path, study: Statement) -> dict[str, Any]:
@@ -209,7 +210,7 @@ def _begin(folder: Path, study: Statement) -> dict[str, Any]:
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
         noted = {"fixed": commit_that_fixed(study), "commit": head(), "clean": is_clean(), "versions": versions()}
-        path.write_text(json.dumps(noted, indent=1), encoding="utf-8")
+        write_atomically(path, json.dumps(noted, indent=1))
     return json.loads(path.read_text(encoding="utf-8"))
 
 
