@@ -24,10 +24,12 @@ if TYPE_CHECKING:
 
 @dataclass
 class List:
-    """List what can be named: tasks, oracles, teachers, query strategies, agents and presets."""
+    """List what can be named: tasks, oracles, teachers, query strategies, agents, presets and studies."""
 
+    what: tyro.conf.Positional[str | None] = None
+    """The same as --kind."""
     kind: str = "tasks"
-    """tasks, oracles, teachers, strategies, agents or presets."""
+    """tasks, oracles, teachers, strategies, agents, presets or studies (with their latest verdicts)."""
     json: bool = False
     """Print for machines."""
 
@@ -38,7 +40,12 @@ class List:
         from prefenvs.tasks import TASKS
         from prefenvs.teacher import TEACHERS
 
-        if self.kind == "presets":
+        kind = self.what or self.kind
+        if kind == "studies":
+            from prefenvs.studies._pages import board
+
+            rows = board()
+        elif kind == "presets":
             from prefenvs.agents.presets import PRESETS
 
             rows = {name: [p.task, p.agent, f"{p.total_steps:,} steps"] for name, p in PRESETS.items()}
@@ -60,9 +67,9 @@ class List:
                 "strategies": {name: [] for name in STRATEGIES},
                 "agents": {name: [place] for name, place in AGENTS.items()},
             }
-            if self.kind not in kinds:
-                raise unknown_name("kind", self.kind, (*kinds, "presets"))
-            rows = kinds[self.kind]
+            if kind not in kinds:
+                raise unknown_name("kind", kind, (*kinds, "presets", "studies"))
+            rows = kinds[kind]
         if self.json:
             print(json.dumps(rows, indent=1))
         else:
@@ -249,7 +256,35 @@ class Demo:
         return run_demo(self.out, self.seed, steps=self.steps, full=self.full, command=command)
 
 
-VERBS = {"list": List, "train": Train, "eval": Eval, "report": Report, "demo": Demo}
+@dataclass
+class Study:
+    """Measure a paper's claim; exits 0 if it holds, 1 otherwise. The same command again resumes."""
+
+    name: tyro.conf.Positional[str]
+    """A study, see `prefenvs list studies`, or all."""
+    scale: str = "smoke"
+    """smoke, which shows in seconds that it runs, or full."""
+    seeds: int | None = None
+    """Number of seeds; by default the study's own."""
+    jobs: int = 1
+    """Processes at a time."""
+    out: Path = Path("runs/studies")
+    """Folder of the runs."""
+    record: bool = False
+    """Keep the result in docs/results/studies and make its page; full scale only."""
+    json: bool = False
+    """Print the results for machines."""
+
+    def run(self, command: str) -> int:
+        """Run, judge and show."""
+        from prefenvs.studies import STUDIES
+        from prefenvs.studies._show import run_studies
+
+        names = list(STUDIES) if self.name == "all" else [self.name]
+        return run_studies(names, self, command, progress=sys.stderr.isatty())
+
+
+VERBS = {"list": List, "train": Train, "eval": Eval, "report": Report, "demo": Demo, "study": Study}
 
 
 def at_least(least: int, **flags: int | None) -> None:

@@ -11,7 +11,7 @@ from prefenvs.agents.presets import PRESETS
 from prefenvs.cli import VERBS, main
 from prefenvs.tasks import TASKS
 
-KINDS = ("tasks", "oracles", "teachers", "strategies", "agents", "presets")
+KINDS = ("tasks", "oracles", "teachers", "strategies", "agents", "presets", "studies")
 
 
 def run(*arguments):
@@ -43,7 +43,7 @@ def seeds(tmp_path_factory):
 def test_list_names_what_there_is(kind, capsys):
     assert run("list", "--kind", kind) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert run("list", "--kind", kind, "--json") == 0
+    assert run("list", kind, "--json") == 0
     names = json.loads(capsys.readouterr().out)
     assert [line.split()[0] for line in lines] == list(names)
     assert names
