@@ -45,6 +45,9 @@ class PreferenceConfig:
     """Candidates drawn for each query asked, where the strategy looks at them (B-Pref: 10)."""
     newest: int | None = None
     """Ask only about this many latest episodes of each environment (on-policy queries); None for all that are kept."""
+    whole_windows: bool = False
+    """Ask about segments of exactly `segment_steps` steps only. False also takes the short ones at the end of an episode
+    that terminated: where each step earns the same reward they alone tell a failure from a success."""
     members: int = 3
     """Networks in the reward ensemble."""
     hidden: tuple[int, ...] = field(default=(256, 256, 256))
@@ -59,6 +62,7 @@ class PreferenceConfig:
     """Training accuracy at which a session's training stops (B-Pref: 0.97)."""
 
     def __post_init__(self) -> None:
+        self.hidden = tuple(self.hidden)  # JSON made it a list
         if self.strategy not in STRATEGIES:
             raise unknown_name("strategy", self.strategy, STRATEGIES)
         if self.sessions < 1 or self.queries < self.sessions:
@@ -157,7 +161,7 @@ class PreferenceCallback(BaseCallback):
 
     def _on_rollout_start(self) -> None:
         due = self.session < len(self._steps) and self.num_timesteps >= self._steps[self.session]
-        if due and self.store.windows(self.config.segment_steps):
+        if due and self.store.windows(self.config.segment_steps, whole_windows=self.config.whole_windows):
             self.hold_session()
 
     def _on_step(self) -> bool:
@@ -222,7 +226,10 @@ class PreferenceCallback(BaseCallback):
         config = self.config
         strategy = "uniform" if self.session == 1 else config.strategy
         pool = size if strategy == "uniform" else size * config.candidates
-        query = Query(self.store.sample(2 * pool, config.segment_steps, self._rng, config.newest))
+        windows = self.store.sample(
+            2 * pool, config.segment_steps, self._rng, config.newest, whole_windows=config.whole_windows
+        )
+        query = Query(windows)
         if config.strategy == "uniform":
             return query
         candidates = self._describe(query)

@@ -9,6 +9,7 @@ import os
 import platform
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -25,10 +26,11 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 from prefenvs.agents import AGENTS
 from prefenvs.agents.checkpoint import Barrier
 from prefenvs.agents.evaluation import EvalCallback, evaluate, write_csv
-from prefenvs.agents.preference_callback import HISTORY
+from prefenvs.agents.preference_callback import HISTORY, PreferenceConfig
 from prefenvs.agents.presets import Preset, schedules
 from prefenvs.error import DamagedFile, RunMismatch, unknown_name
 from prefenvs.oracles import make_oracle
+from prefenvs.runs import Job, Outcome, Table, execute
 from prefenvs.tasks import TASKS
 from prefenvs.teacher import make_teacher
 
@@ -46,6 +48,14 @@ class Run:
     teacher: str = "oracle"
     budget: int | None = None
     device: str = "auto"
+
+    @classmethod
+    def from_description(cls, description: Mapping[str, Any]) -> Run:
+        """The run that `describe` described."""
+        preset = dict(description["preset"])
+        preset["preferences"] = PreferenceConfig(**preset["preferences"])
+        settings = ("seed", "oracle", "teacher", "budget", "device")
+        return cls(Preset(**preset), **{name: description[name] for name in settings})
 
     def describe(self) -> dict[str, Any]:
         """As JSON."""
@@ -86,12 +96,7 @@ def train(
         ValueError: for an unknown task, agent, oracle or teacher.
     """
     preset = run.preset
-    if preset.task not in TASKS:
-        raise unknown_name("env", preset.task, TASKS)
-    if preset.agent not in (*AGENTS, *BASELINES):
-        raise unknown_name("agent", preset.agent, (*AGENTS, *BASELINES))
-    make_oracle(run.oracle, preset.task)  # a misspelt name leaves no folder behind
-    make_teacher(run.teacher)
+    check_names(run)
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     open_folder(run, folder, command)
     if (folder / "result.json").exists():
@@ -145,6 +150,53 @@ def train(
     part.write_text(json.dumps(result, indent=1), encoding="utf-8")
     os.replace(part, folder / "result.json")
     return result
+
+
+def train_side_by_side(
+    runs: Mapping[str, Run], folder: Path, *, command: str = "", workers: int = 1, progress: bool = False, clips: int = 0
+) -> Outcome:
+    """Train runs in worker processes, or go on where they stopped; one that fails does not stop the others.
+
+    Args:
+        runs: what to do, by the name of the run's own folder.
+        folder: of all of them; made if need be.
+        command: written into each run's folder.
+        workers: processes at a time.
+        progress: show a progress bar of finished runs.
+        clips: questions of the last session to draw, a run.
+
+    Returns:
+        The tables of one row each, `train`'s results, and the failures.
+
+    Raises:
+        RunMismatch, DamagedFile, ValueError: as `train` and `execute` do.
+    """
+    for run in runs.values():
+        check_names(run)
+    for name, run in runs.items():
+        open_folder(run, folder / name, command)
+    place = f"{train_job.__module__}:{train_job.__name__}"
+    plan = [Job(name, place, {"run": run.describe(), "clips": clips}) for name, run in runs.items()]
+    return execute(plan, folder, workers=workers, progress=progress)
+
+
+def train_job(folder: Path, run: Mapping[str, Any], clips: int) -> Table:
+    """`train` as a job for `prefenvs.runs`: the result as a table of one row."""
+    return [train(Run.from_description(run), folder, clips=clips)]
+
+
+def check_names(run: Run) -> None:
+    """Refuse unknown names before anything is written.
+
+    Raises:
+        ValueError: for an unknown task, agent, oracle or teacher.
+    """
+    if run.preset.task not in TASKS:
+        raise unknown_name("env", run.preset.task, TASKS)
+    if run.preset.agent not in (*AGENTS, *BASELINES):
+        raise unknown_name("agent", run.preset.agent, (*AGENTS, *BASELINES))
+    make_oracle(run.oracle, run.preset.task)
+    make_teacher(run.teacher)
 
 
 def make_agent(run: Run, folder: Path | None = None, render_mode: str | None = None) -> BaseAlgorithm:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import NormalDist
 from typing import Any, Literal, TypeAlias
 
@@ -37,20 +37,24 @@ class Paper:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A measured number, its interval, and the margin that it has to reach. Larger is in favour of the claim."""
+    """A measured number, its interval, and the margin that it has to reach, or to stay within."""
 
     name: str
     value: float
     low: float
     high: float
     margin: float = 0.0
+    at_most: bool = False
+    """The margin is an upper bound, as of an error."""
 
     @property
     def outcome(self) -> Outcome:
-        """`holds` if the whole interval reaches the margin, `fails` if none of it does, `undecided` otherwise."""
-        if self.low >= self.margin:
+        """`holds` if the whole interval meets the margin, `fails` if none of it does, `undecided` otherwise."""
+        sign = -1 if self.at_most else 1
+        worst, best = sorted((sign * self.low, sign * self.high))
+        if worst >= sign * self.margin:
             return "holds"
-        return "fails" if self.high < self.margin else "undecided"
+        return "fails" if best < sign * self.margin else "undecided"
 
 
 @dataclass(frozen=True)
@@ -96,8 +100,8 @@ def exact(name: str, value: float, margin: float = 0.0) -> Estimate:
 
 
 def within(name: str, error: float, tolerance: float) -> Estimate:
-    """An exact estimate that holds if `error <= tolerance`: what the tolerance leaves, tolerance - error."""
-    return exact(name, tolerance - error)
+    """An exact estimate that holds if `error <= tolerance`."""
+    return replace(exact(name, error, tolerance), at_most=True)
 
 
 def over_seeds(

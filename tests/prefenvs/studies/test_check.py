@@ -24,6 +24,7 @@ from prefenvs.studies._check import (
 )
 def test_the_whole_interval_has_to_reach_the_margin(low, high, outcome):
     assert Estimate("gain", 0.4, low, high, margin=0.5).outcome == outcome
+    assert Estimate("error", 0.4, -high, -low, margin=-0.5, at_most=True).outcome == outcome
 
 
 def test_one_estimate_that_fails_is_enough_and_one_undecided_keeps_the_claim_from_holding():

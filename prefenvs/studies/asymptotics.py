@@ -1,0 +1,161 @@
+"""Exact, no learning: sequences of m independent tokens from random vocabularies, with a reward summed over tokens.
+
+A vocabulary of V tokens has a random reference p, and rewards 0, 1 / (V - 1), ..., 1: log q for the aligned model q of
+the paper, up to a constant and a unit. Four arms spend a KL of delta a token: `tilt` is p exp(rho r) at the rho that
+spends all of it; `best-of-n` is the exact law of the best of exp(m delta) sequences; `random` draws 1000 policies and
+`gradient` takes four steps from random ones along the sphere of that KL, and each keeps its best. All numbers are the
+worst over vocabularies, deltas and seeds. The statements were derived anew from the paper's abstract. What PPO and
+best-of-N reach with a language model is not part of this study.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from prefenvs.metrics.kl_frontier import (
+    best_of_n,
+    exact_kl_policy,
+    kl_divergence,
+    law_of_sum,
+    mixed_to_kl,
+    rate_function,
+    tilt_for_kl,
+)
+from prefenvs.studies._check import Paper, Table, Tables, Verdict, decide, within
+
+PAPER = Paper(
+    card="52",
+    name="asymptotics",
+    title="Asymptotics of Language Model Alignment",
+    authors="Yang, Salamatian, Sun, Suresh and Beirami",
+    year=2024,
+    arxiv="2404.01730",
+)
+CLAIM = (
+    "Within a KL of delta a token no policy has more reward than the tilt p exp(rho r), and one nearly as good is near "
+    "it. The reward a token of the best of exp(m delta) sequences comes closer to the tilt's with every doubling of m, "
+    "to 0.006 at m = 800, and the tails of the tilt's reward fall at the rate that its cumulant gives."
+)
+MARGIN = {
+    "reward of a rival above the tilt's": 1e-8,
+    "KL above delta": 1e-9,
+    "error of the Pythagorean identity": 1e-10,
+    "distance to the tilt beyond rho x gap of reward": 1e-9,
+    "gap of the gradient search": 5e-4,
+    "gap of best-of-n at m = 800": 0.006,
+    "change of that gap when m doubles": -5e-4,
+    "relative error of the tail's rate": 0.05,
+}
+"""Most that each number may be."""
+PARTS = ("exact KL policy", "best-of-N law", "rate function")
+TESTS = ("tests/prefenvs/metrics/test_card52_asymptotics.py",)
+SEEDS = {"smoke": (0, 1), "full": (100, 101, 102, 103, 104)}
+VOCABULARIES = {"smoke": (2, 5), "full": (2, 3, 5, 8)}
+DELTAS = (0.05, 0.1)
+TOKENS = (25, 50, 100, 200, 400, 800)
+
+
+def arms(scale: str) -> tuple[str, ...]:
+    """The four ways to spend the KL."""
+    return ("tilt", "best-of-n", "random", "gradient")
+
+
+def run(arm: str, seed: int, scale: str) -> Table:
+    """A row for each vocabulary, delta and m, of what the arm's best policy has a token."""
+    rows = []
+    for size in VOCABULARIES[scale]:
+        p = (np.random.default_rng([seed, size]).dirichlet(np.ones(size)) + 1 / size) / 2
+        r = np.arange(size) / (size - 1)
+        for delta in DELTAS:
+            rho = tilt_for_kl(p, r, delta)
+            policies = token_policies(arm, p, r, rho, delta, np.random.default_rng([seed, size, 1]))
+            laws = {m: law_of_reward(arm, p, policies[-1], delta, m) for m in TOKENS}
+            tail = error_of_tail(laws, exact_kl_policy(p, r, rho), r)
+            for m, law in laws.items():
+                if arm == "best-of-n":  # outcomes are rewards of m tokens; else m tokens are m times one token
+                    found = distances(law[None], law_of_sum(p, m), np.arange(len(law)) / (size - 1), rho, m)
+                else:
+                    found = distances(policies, p, r, rho, 1)
+                rows.append({"vocabulary": size, "delta": delta, "m": m, **found, "tail": tail})
+    return rows
+
+
+def token_policies(arm: str, p: np.ndarray, r: np.ndarray, rho: np.ndarray, delta: float, rng: Any) -> np.ndarray:
+    """(c, V) policies over one token, the best last. Best-of-n, which has none, is given the reference."""
+    if arm in ("tilt", "best-of-n"):
+        return exact_kl_policy(p, r, rho if arm == "tilt" else 0.0)[None]
+    found = mixed_to_kl(rng.dirichlet(np.ones(len(p)), 1000), p, delta)
+    for _ in range(4 if arm == "gradient" else 0):
+        g = np.log(found / p)  # the gradient of the KL: a step is along r, less its part along g
+        centred = g - (found * g).sum(-1, keepdims=True)
+        part = (found * centred * r).sum(-1, keepdims=True) / (found * centred * g).sum(-1, keepdims=True)
+        step = found * np.exp(r - part * g)
+        found = mixed_to_kl(step / step.sum(-1, keepdims=True), p, delta)
+    return found[np.argsort(found @ r)]
+
+
+def law_of_reward(arm: str, p: np.ndarray, policy: np.ndarray, delta: float, m: int) -> np.ndarray:
+    """(m (V - 1) + 1,) probabilities of the rewards of m tokens."""
+    law = law_of_sum(policy, m)
+    return best_of_n(law, np.arange(len(law)), np.exp(m * delta)) if arm == "best-of-n" else law
+
+
+def distances(policies: np.ndarray, p: np.ndarray, r: np.ndarray, rho: np.ndarray, m: int) -> dict[str, float]:
+    """Reward of the last policy, and the most that any has of KL, of distance beyond rho x gap, and of error."""
+    phi = exact_kl_policy(p, r, rho)
+    kl, distance, gap = kl_divergence(policies, p) / m, kl_divergence(policies, phi) / m, (phi - policies) @ r / m
+    error = distance - (kl - kl_divergence(phi, p) / m + rho * gap)
+    return {
+        "reward": float(policies[-1] @ r / m),
+        "kl": float(kl.max()),
+        "beyond": float((distance - rho * gap).max()),
+        "identity": float(np.abs(error).max()),
+    }
+
+
+def error_of_tail(laws: dict[int, np.ndarray], phi: np.ndarray, r: np.ndarray) -> float:
+    """Worst relative error of the slope of log P(reward a token >= x) in m, from 400 to 800, to the tilt's rate.
+
+    x are the multiples of 1/400 above the mean whose rate is 0.03 to 0.3; nearer, log m still weighs in the slope.
+    """
+    x = np.arange(1, 400) / 400
+    rate = rate_function(phi, r, x)
+    kept = (x > phi @ r) & (rate >= 0.03) & (rate <= 0.3)
+    tails = [np.cumsum(laws[m][::-1])[::-1][np.rint(x[kept] * (len(laws[m]) - 1)).astype(int)] for m in (400, 800)]
+    return float(np.abs(np.log(tails[0] / tails[1]) / 400 / rate[kept] - 1).max())
+
+
+def check(tables: Tables) -> Verdict:
+    """Each statement at its worst. Nothing is sampled from a population, so there are no intervals."""
+    rows = {arm: [row for seed in sorted(tables[arm]) for row in tables[arm][seed]] for arm in tables}
+    column = {arm: {key: np.array([row[key] for row in table]) for key in table[0]} for arm, table in rows.items()}
+    gaps = {arm: column["tilt"]["reward"] - mine["reward"] for arm, mine in column.items()}
+    ours = gaps["best-of-n"].reshape(-1, len(TOKENS))
+    worst = (
+        max(-gap.min() for gap in gaps.values()),
+        max((mine["kl"] - mine["delta"]).max() for mine in column.values()),
+        max(mine["identity"].max() for mine in column.values()),
+        max(mine["beyond"].max() for mine in column.values()),
+        gaps["gradient"].max(),
+        ours[:, -1].max(),
+        np.diff(ours, axis=1).max(),
+        column["tilt"]["tail"].max(),
+    )
+    return decide([within(name, value, MARGIN[name]) for name, value in zip(MARGIN, worst, strict=True)])
+
+
+def draw(tables: Tables, figure: Any) -> None:
+    """The gap of best-of-n against m."""
+    axes = figure.subplots()
+    for size, delta in sorted({(row["vocabulary"], row["delta"]) for row in tables["tilt"][min(tables["tilt"])]}):
+        rewards = [
+            np.mean(
+                [[r["reward"] for r in t if (r["vocabulary"], r["delta"]) == (size, delta)] for t in seeds.values()], 0
+            )
+            for seeds in (tables["tilt"], tables["best-of-n"])
+        ]
+        axes.loglog(TOKENS, rewards[0] - rewards[1], marker="o", label=f"V = {size}, delta = {delta}")
+    axes.set(xlabel="tokens m", ylabel="reward a token below the tilt's")
+    axes.legend()
