@@ -24,15 +24,16 @@ if TYPE_CHECKING:
 
 @dataclass
 class List:
-    """List what can be named: tasks, oracles, teachers, query strategies, agents and presets."""
+    """List what can be named: tasks, oracles, teachers, query strategies, reward metrics, agents and presets."""
 
     kind: str = "tasks"
-    """tasks, oracles, teachers, strategies, agents or presets."""
+    """tasks, oracles, teachers, strategies, metrics, agents or presets."""
     json: bool = False
     """Print for machines."""
 
     def run(self, command: str) -> int:
         """Print the names."""
+        from prefenvs.metrics import REWARD_METRICS
         from prefenvs.oracles import ORACLES
         from prefenvs.queries import STRATEGIES
         from prefenvs.tasks import TASKS
@@ -58,6 +59,7 @@ class List:
                 "oracles": {name: [] for name in ORACLES},
                 "teachers": {name: [] for name in TEACHERS},
                 "strategies": {name: [] for name in STRATEGIES},
+                "metrics": {name: [] for name in REWARD_METRICS},
                 "agents": {name: [place] for name, place in AGENTS.items()},
             }
             if self.kind not in kinds:
@@ -98,6 +100,8 @@ class Train:
     """Seeds to train at a time, each in a process of its own with one thread."""
     device: str = "auto"
     """cpu, cuda, or auto."""
+    reward_metrics: tuple[str, ...] = ()
+    """Metrics of the learned reward to write to metrics.csv after each session; `prefenvs list --kind metrics`."""
     clips: int = 0
     """Questions of the last session to draw for the report."""
     out: Path | None = None
@@ -113,7 +117,7 @@ class Train:
         from prefenvs.agents.train import Run, train, train_side_by_side
 
         runs = {
-            f"seed-{seed}": Run(preset, seed, self.oracle, self.teacher, self.budget, self.device)
+            f"seed-{seed}": Run(preset, seed, self.oracle, self.teacher, self.budget, self.device, self.reward_metrics)
             for seed in range(self.seed, self.seed + self.seeds)
         }
         name, shown = f"{preset.task}-{preset.agent}", sys.stderr.isatty()

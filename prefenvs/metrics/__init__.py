@@ -2,6 +2,9 @@
 
 from prefenvs.metrics.correlation import pearson as pearson
 from prefenvs.metrics.correlation import spearman as spearman
+from prefenvs.metrics.learned_reward import NEED_FUNCTIONS as NEED_FUNCTIONS
+from prefenvs.metrics.learned_reward import REWARD_METRICS as REWARD_METRICS
+from prefenvs.metrics.learned_reward import RewardComparison as RewardComparison
 from prefenvs.metrics.regret import normalised_regret as normalised_regret
 from prefenvs.metrics.regret import optimal_policy as optimal_policy
 from prefenvs.metrics.regret import policy_return as policy_return
@@ -16,6 +19,7 @@ from prefenvs.metrics.reward_distance import starc as starc
 from prefenvs.metrics.reward_transforms import s_redistribution as s_redistribution
 from prefenvs.metrics.reward_transforms import scale as scale
 from prefenvs.metrics.reward_transforms import shaping as shaping
+from prefenvs.metrics.sampled_canonical import RewardFunction as RewardFunction
 from prefenvs.metrics.sampled_canonical import Transitions as Transitions
 from prefenvs.metrics.sampled_canonical import fourier_features as fourier_features
 from prefenvs.metrics.sampled_canonical import sampled_dard as sampled_dard

@@ -174,7 +174,7 @@ def sampled_epic(
     states, actions = rng.integers(len(transitions), size=(2, samples))
     total = np.zeros(len(transitions))
     for x, u in zip(obs[states], act[actions], strict=True):
-        one_u, one_x = (np.broadcast_to(part, (len(transitions), *np.shape(part))) for part in (u, x))
+        one_u, one_x = (np.repeat(np.asarray(part)[None], len(transitions), axis=0) for part in (u, x))
         total += gamma * reward(after, one_u, one_x) - reward(obs, one_u, one_x)
     return reward(obs, act, after) + total / samples
 

@@ -9,7 +9,7 @@ from prefenvs.agents.presets import PRESETS
 from prefenvs.cli import VERBS, main
 from prefenvs.tasks import TASKS
 
-KINDS = ("tasks", "oracles", "teachers", "strategies", "agents", "presets")
+KINDS = ("tasks", "oracles", "teachers", "strategies", "metrics", "agents", "presets")
 
 
 def run(*arguments):
