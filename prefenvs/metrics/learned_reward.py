@@ -60,8 +60,8 @@ def starc_of(held: RewardComparison) -> float:
     """STARC's distance by the least rewards that a potential can make; see `least_rewards`.
 
     Not by VAL: a value fitted to a replay of several policies is ill-conditioned, and what it adds to both rewards
-    alike is read as agreement. Measured on 1024 random steps of Pendulum with gamma = 0.99, four rewards uncorrelated
-    with the true one: 0.21 to 0.96 by `val`, 0.64 to 0.74 here. It takes dynamics for deterministic.
+    alike is read as agreement. Random play of Pendulum, gamma = 0.99, 8 or 64 cosines, four rewards uncorrelated with
+    the true one: distances from 0.21 to 0.96 by `val`, from 0.63 to 0.75 here. It takes dynamics for deterministic.
     """
     both = np.stack([held.true, held.learned])
     canonical = least_rewards(both, *held.features(), held.gamma)
