@@ -28,6 +28,7 @@ from prefenvs.agents.checkpoint import Barrier
 from prefenvs.agents.evaluation import EvalCallback, evaluate, write_csv
 from prefenvs.agents.preference_callback import HISTORY, PreferenceConfig
 from prefenvs.agents.presets import Preset, schedules
+from prefenvs.agents.reward_metrics import RewardMetricsCallback, check_metrics
 from prefenvs.error import DamagedFile, RunMismatch, unknown_name
 from prefenvs.oracles import make_oracle
 from prefenvs.runs import Job, Outcome, Table, execute
@@ -48,6 +49,8 @@ class Run:
     teacher: str = "oracle"
     budget: int | None = None
     device: str = "auto"
+    reward_metrics: tuple[str, ...] = ()
+    """Metrics of the learned reward after each session, in metrics.csv; they change no other number."""
 
     @classmethod
     def from_description(cls, description: Mapping[str, Any]) -> Run:
@@ -55,7 +58,8 @@ class Run:
         preset = dict(description["preset"])
         preset["preferences"] = PreferenceConfig(**preset["preferences"])
         settings = ("seed", "oracle", "teacher", "budget", "device")
-        return cls(Preset(**preset), **{name: description[name] for name in settings})
+        metrics = tuple(description.get("reward_metrics", ()))
+        return cls(Preset(**preset), **{name: description[name] for name in settings}, reward_metrics=metrics)
 
     def describe(self) -> dict[str, Any]:
         """As JSON."""
@@ -73,6 +77,7 @@ class Run:
                     "device": self.device,
                     "preset": preset,
                 }
+                | ({"reward_metrics": self.reward_metrics} if self.reward_metrics else {})
             )
         )
 
@@ -108,12 +113,14 @@ def train(
     if preferences is not None:
         preferences.history_path = folder / "sessions.csv"
     curve = EvalCallback(env_id, preset.eval_every, path=folder / "evaluations.csv")
-    parts = (curve,) if preferences is None else (preferences, curve)
+    parts: tuple[Any, ...] = (curve,) if preferences is None else (preferences, curve)
+    if preferences is not None and run.reward_metrics:
+        parts += (RewardMetricsCallback(preferences, run.reward_metrics, seed=run.seed, path=folder / "metrics.csv"),)
     feedback = None if preferences is None else preferences.feedback
     barrier = Barrier(folder / "checkpoints", preset.checkpoint_every, run.seed, feedback, parts)
     if barrier.begin(model) and not quiet:
         print(f"resumed at step {model.num_timesteps:,} of {preset.total_steps:,}", file=sys.stderr)
-    callback = CallbackList([curve, barrier])
+    callback = CallbackList([*(part for part in parts if part is not preferences), barrier])
     left = preset.total_steps - model.num_timesteps
     if left > 0:
         model.learn(left, callback=callback, reset_num_timesteps=False, progress_bar=progress, tb_log_name="log")
@@ -195,7 +202,7 @@ def check_names(run: Run) -> None:
     """Refuse unknown names before anything is written.
 
     Raises:
-        ValueError: for an unknown task, agent, oracle or teacher.
+        ValueError: for an unknown task, agent, oracle, teacher or metric.
     """
     if run.preset.task not in TASKS:
         raise unknown_name("env", run.preset.task, TASKS)
@@ -203,6 +210,11 @@ def check_names(run: Run) -> None:
         raise unknown_name("agent", run.preset.agent, (*AGENTS, *BASELINES))
     make_oracle(run.oracle, run.preset.task)
     make_teacher(run.teacher)
+    check_metrics(run.reward_metrics)
+    if run.reward_metrics and run.preset.agent in BASELINES:
+        raise ValueError(
+            f"reward_metrics compare a learned reward with the true one, and {run.preset.agent} learns none."
+        )
 
 
 def make_agent(run: Run, folder: Path | None = None, render_mode: str | None = None) -> BaseAlgorithm:

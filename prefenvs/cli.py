@@ -24,17 +24,18 @@ if TYPE_CHECKING:
 
 @dataclass
 class List:
-    """List what can be named: tasks, oracles, teachers, query strategies, agents, presets and studies."""
+    """List what can be named: tasks, oracles, teachers, query strategies, metrics, agents, presets and studies."""
 
     what: tyro.conf.Positional[str | None] = None
     """The same as --kind."""
     kind: str = "tasks"
-    """tasks, oracles, teachers, strategies, agents, presets or studies (with their latest verdicts)."""
+    """tasks, oracles, teachers, strategies, metrics, agents, presets or studies (with their latest verdicts)."""
     json: bool = False
     """Print for machines."""
 
     def run(self, command: str) -> int:
         """Print the names."""
+        from prefenvs.metrics import REWARD_METRICS
         from prefenvs.oracles import ORACLES
         from prefenvs.queries import STRATEGIES
         from prefenvs.tasks import TASKS
@@ -65,6 +66,7 @@ class List:
                 "oracles": {name: [] for name in ORACLES},
                 "teachers": {name: [] for name in TEACHERS},
                 "strategies": {name: [] for name in STRATEGIES},
+                "metrics": {name: [] for name in REWARD_METRICS},
                 "agents": {name: [place] for name, place in AGENTS.items()},
             }
             if kind not in kinds:
@@ -105,6 +107,8 @@ class Train:
     """Seeds to train at a time, each in a process of its own with one thread."""
     device: str = "auto"
     """cpu, cuda, or auto."""
+    reward_metrics: tuple[str, ...] = ()
+    """Metrics of the learned reward to write to metrics.csv after each session; `prefenvs list --kind metrics`."""
     clips: int = 0
     """Questions of the last session to draw for the report."""
     out: Path | None = None
@@ -120,7 +124,7 @@ class Train:
         from prefenvs.agents.train import Run, train, train_side_by_side
 
         runs = {
-            f"seed-{seed}": Run(preset, seed, self.oracle, self.teacher, self.budget, self.device)
+            f"seed-{seed}": Run(preset, seed, self.oracle, self.teacher, self.budget, self.device, self.reward_metrics)
             for seed in range(self.seed, self.seed + self.seeds)
         }
         name, shown = f"{preset.task}-{preset.agent}", sys.stderr.isatty()

@@ -11,7 +11,7 @@ from prefenvs.agents.presets import PRESETS
 from prefenvs.cli import VERBS, main
 from prefenvs.tasks import TASKS
 
-KINDS = ("tasks", "oracles", "teachers", "strategies", "agents", "presets", "studies")
+KINDS = ("tasks", "oracles", "teachers", "strategies", "metrics", "agents", "presets", "studies")
 
 
 def run(*arguments):
