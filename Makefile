@@ -1,7 +1,7 @@
 # `make help` lists the targets. Set on the command line, for example `make test PYTHON=python3.12`:
 PYTHON ?= python3
 # Extras that `make setup` installs.
-EXTRAS ?= dev,contrib,dmc,render
+EXTRAS ?= dev,bench,contrib,dmc,render
 # An index of PyTorch builds. Without a GPU, https://download.pytorch.org/whl/cpu saves gigabytes.
 TORCH_INDEX ?=
 # More arguments for pytest, for example `make test PYTEST_ARGS="-k feedback"`.
@@ -48,7 +48,7 @@ endef
 export HAS_TORCH
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow check fmt clean
+.PHONY: help setup demo studies test test-slow check fmt clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
@@ -75,6 +75,9 @@ setup: ## Make .venv with all that is needed; at once if it is up to date
 
 demo: setup ## Learn a MuJoCo task from preferences, ten minutes on two cores; FULL=1 adds the true-reward run
 	@$(HEADLESS); $(PY) -m prefenvs.cli demo $(if $(FULL),--full)
+
+studies: setup ## Run every study at full scale and make docs/studies; ends with an error if a claim does not hold
+	$(PY) -m prefenvs.cli study all --scale full --jobs 2 --record
 
 test: setup ## Run the default tests
 	$(PY) -m pytest -n 2 --durations=25 $(PYTEST_ARGS)

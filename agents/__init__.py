@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from prefenvs.agents.preference_callback import PreferenceCallback as PreferenceCallback
     from prefenvs.agents.preference_callback import PreferenceConfig as PreferenceConfig
     from prefenvs.agents.prefppo import PrefPPO as PrefPPO
+    from prefenvs.agents.reward_metrics import RewardMetricsCallback as RewardMetricsCallback
     from prefenvs.agents.reward_models import RewardEnsemble as RewardEnsemble
 
 _MODULES = {
@@ -24,6 +25,7 @@ _MODULES = {
     "prefenvs.agents.pebble": ("PEBBLE",),
     "prefenvs.agents.preference_callback": ("PreferenceCallback", "PreferenceConfig"),
     "prefenvs.agents.prefppo": ("PrefPPO",),
+    "prefenvs.agents.reward_metrics": ("RewardMetricsCallback",),
     "prefenvs.agents.reward_models": ("RewardEnsemble",),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 from stable_baselines3 import SAC
+from stable_baselines3.common.base_class import maybe_make_env
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList
 
 from prefenvs.agents.learned_reward import RewardReplayBuffer
@@ -40,6 +42,7 @@ class PEBBLE(SAC):
         preferences: PreferenceConfig | None = None,
         reset_updates: int = 100,
         seed: int | None = None,
+        policy_kwargs: Mapping[str, Any] | None = None,
         _init_setup_model: bool = True,
         **sac: Any,
     ) -> None:
@@ -47,10 +50,11 @@ class PEBBLE(SAC):
 
         Args:
             policy: SB3's policy name or class.
-            env: a preference environment, or an SB3 VecEnv of them.
+            env: a preference environment, its id, or an SB3 VecEnv of them.
             preferences: when and what to ask.
             reset_updates: gradient steps right after the critic was reset (B-Pref: 100).
             seed: of the networks, the reward model and the environments.
+            policy_kwargs: as SB3; copied, because SB3 writes into it.
             _init_setup_model: as SB3.
             **sac: as SB3's SAC.
 
@@ -58,12 +62,14 @@ class PEBBLE(SAC):
             TypeError: if `env` is not a preference environment.
         """
         self.reset_updates = reset_updates
+        env = maybe_make_env(env, verbose=0)
         feedback = feedback_of(env)
         super().__init__(
             policy,
             env,
             seed=seed,
             replay_buffer_class=RewardReplayBuffer,
+            policy_kwargs=dict(policy_kwargs or {}),
             _init_setup_model=_init_setup_model,
             **sac,
         )
@@ -95,15 +101,19 @@ class PEBBLE(SAC):
         save_agent(self, path, own, {"reward_model": self.preferences.reward_model})
 
     @classmethod
-    def load(cls, path: str | Path, env: Any = None, device: torch.device | str = "auto", **_: Any) -> PEBBLE:  # type: ignore[override]
+    def load(  # type: ignore[override]
+        cls, path: str | Path, env: Any = None, device: torch.device | str = "auto", **changes: Any
+    ) -> PEBBLE:
         """Read what `save` wrote; `env` is a preference environment to go on learning in.
+
+        `changes` are arguments of the constructor to take in place of the saved ones.
 
         Raises:
             DamagedFile: if the file cannot be read.
             RunMismatch: if it holds another kind of agent, or one for other spaces.
-            ValueError: without `env`.
+            ValueError: without `env`, or without a function of one's own that it was trained with (a schedule).
         """
-        return load_agent(cls, path, env, device)  # type: ignore[return-value]
+        return load_agent(cls, path, env, device, **changes)  # type: ignore[return-value]
 
     def _excluded_save_params(self) -> list[str]:
         return [*super()._excluded_save_params(), "preferences"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,9 @@ class PreferenceConfig:
     """Candidates drawn for each query asked, where the strategy looks at them (B-Pref: 10)."""
     newest: int | None = None
     """Ask only about this many latest episodes of each environment (on-policy queries); None for all that are kept."""
+    whole_windows: bool = False
+    """Ask about segments of exactly `segment_steps` steps only. False also takes the short ones at the end of episodes
+    that terminated; where each step earns the same reward they alone tell a failure from a success."""
     members: int = 3
     """Networks in the reward ensemble."""
     hidden: tuple[int, ...] = field(default=(256, 256, 256))
@@ -59,6 +63,7 @@ class PreferenceConfig:
     """Training accuracy at which a session's training stops (B-Pref: 0.97)."""
 
     def __post_init__(self) -> None:
+        self.hidden = tuple(self.hidden)  # JSON made it a list
         if self.strategy not in STRATEGIES:
             raise unknown_name("strategy", self.strategy, STRATEGIES)
         if self.sessions < 1 or self.queries < self.sessions:
@@ -152,12 +157,18 @@ class PreferenceCallback(BaseCallback):
         return self._store
 
     def _init_callback(self) -> None:
-        env = self.training_env
+        env, normalizer = self.training_env, self.model.get_vec_normalize_env()
+        if normalizer is not None and normalizer.norm_obs and hasattr(self.model, "replay_buffer"):
+            raise ValueError(
+                "VecNormalize normalizes observations here, and SB3 keeps the raw ones in the replay buffer: the "
+                "reward model would be trained on other numbers than it relabels. Use VecNormalize(norm_obs=False), or "
+                "gymnasium.wrappers.NormalizeObservation around each environment."
+            )
         self.build(env.observation_space, env.action_space, env.num_envs, self.model.device)
 
     def _on_rollout_start(self) -> None:
         due = self.session < len(self._steps) and self.num_timesteps >= self._steps[self.session]
-        if due and self.store.windows(self.config.segment_steps):
+        if due and self.store.windows(self.config.segment_steps, whole_windows=self.config.whole_windows):
             self.hold_session()
 
     def _on_step(self) -> bool:
@@ -200,29 +211,33 @@ class PreferenceCallback(BaseCallback):
             buffer = getattr(self.model, "replay_buffer", None)
             if isinstance(buffer, RewardReplayBuffer):
                 buffer.relabel(self.reward_model)
-            self._log(self.report)
+        self._log(self.report)
+        if len(self.data):
             after = getattr(self.model, "after_session", None)
             if after is not None:
                 after(first)
 
-    def _log(self, report: FitReport) -> None:
-        counts = (self.num_timesteps, self.feedback.asked, self.feedback.answered)
-        fit_row = (report.loss, report.accuracy, report.held_out_accuracy, report.epochs)
-        self.history = np.vstack([self.history, [*counts, *fit_row]])
+    def _log(self, report: FitReport | None) -> None:
+        """A row of the history, with nan for the fit while every question was skipped."""
+        report = report or FitReport(0, math.nan, math.nan, math.nan)
+        row = (
+            *(self.num_timesteps, self.feedback.asked, self.feedback.answered),
+            *(report.loss, report.accuracy, report.held_out_accuracy, report.epochs),
+        )
+        self.history = np.vstack([self.history, row])
         if self.history_path is not None:
             write_csv(self.history_path, HISTORY, self.history)
-        self.logger.record("preferences/asked", self.feedback.asked)
-        self.logger.record("preferences/answered", self.feedback.answered)
-        self.logger.record("preferences/loss", report.loss)
-        self.logger.record("preferences/accuracy", report.accuracy)
-        self.logger.record("preferences/held_out_accuracy", report.held_out_accuracy)
-        self.logger.record("preferences/epochs", report.epochs)
+        for name, value in zip(HISTORY[1:], row[1:], strict=True):
+            self.logger.record(f"preferences/{name}", value)
 
     def _choose(self, size: int) -> Query:
         config = self.config
         strategy = "uniform" if self.session == 1 else config.strategy
         pool = size if strategy == "uniform" else size * config.candidates
-        query = Query(self.store.sample(2 * pool, config.segment_steps, self._rng, config.newest))
+        windows = self.store.sample(
+            2 * pool, config.segment_steps, self._rng, config.newest, whole_windows=config.whole_windows
+        )
+        query = Query(windows)
         if config.strategy == "uniform":
             return query
         candidates = self._describe(query)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 from stable_baselines3 import PPO
+from stable_baselines3.common.base_class import maybe_make_env
+from stable_baselines3.common.utils import get_device
 
 from prefenvs.agents.learned_reward import LearnedReward
 from prefenvs.agents.pebble import with_preferences
@@ -36,6 +39,7 @@ class PrefPPO(PPO):
         *,
         preferences: PreferenceConfig | None = None,
         seed: int | None = None,
+        policy_kwargs: Mapping[str, Any] | None = None,
         _init_setup_model: bool = True,
         **ppo: Any,
     ) -> None:
@@ -43,22 +47,29 @@ class PrefPPO(PPO):
 
         Args:
             policy: SB3's policy name or class.
-            env: a preference environment, or an SB3 VecEnv of them.
+            env: a preference environment, its id, or an SB3 VecEnv of them.
             preferences: when and what to ask.
             seed: of the networks, the reward model and the environments.
+            policy_kwargs: as SB3; copied, because SB3 writes into it.
             _init_setup_model: as SB3.
             **ppo: as SB3's PPO.
 
         Raises:
             TypeError: if `env` is not a preference environment.
         """
+        env = maybe_make_env(env, verbose=0)
         venv = self._wrap_env(env, verbose=0, monitor_wrapper=True)
         self.preferences = PreferenceCallback(feedback_of(env), preferences or PreferenceConfig(), seed=seed or 0)
         device = ppo.get("device", "auto")
-        from stable_baselines3.common.utils import get_device
-
         model = self.preferences.build(venv.observation_space, venv.action_space, venv.num_envs, get_device(device))
-        super().__init__(policy, LearnedReward(venv, model), seed=seed, _init_setup_model=_init_setup_model, **ppo)
+        super().__init__(
+            policy,
+            LearnedReward(venv, model),
+            seed=seed,
+            policy_kwargs=dict(policy_kwargs or {}),
+            _init_setup_model=_init_setup_model,
+            **ppo,
+        )
 
     def learn(self, total_timesteps: int, callback: Any = None, **arguments: Any) -> PrefPPO:  # type: ignore[override]
         """As SB3; counts environment steps."""
@@ -71,12 +82,16 @@ class PrefPPO(PPO):
         save_agent(self, path, own, {"reward_model": self.preferences.reward_model})
 
     @classmethod
-    def load(cls, path: str | Path, env: Any = None, device: torch.device | str = "auto", **_: Any) -> PrefPPO:  # type: ignore[override]
+    def load(  # type: ignore[override]
+        cls, path: str | Path, env: Any = None, device: torch.device | str = "auto", **changes: Any
+    ) -> PrefPPO:
         """Read what `save` wrote; `env` is a preference environment to go on learning in.
+
+        `changes` are arguments of the constructor to take in place of the saved ones.
 
         Raises:
             DamagedFile: if the file cannot be read.
             RunMismatch: if it holds another kind of agent, or one for other spaces.
-            ValueError: without `env`.
+            ValueError: without `env`, or without a function of one's own that it was trained with (a schedule).
         """
-        return load_agent(cls, path, env, device)  # type: ignore[return-value]
+        return load_agent(cls, path, env, device, **changes)  # type: ignore[return-value]

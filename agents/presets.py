@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import gymnasium as gym
+from stable_baselines3.common.utils import LinearSchedule
 
 from prefenvs.agents.preference_callback import PreferenceConfig
 from prefenvs.tasks import TASKS
@@ -26,16 +27,24 @@ class Preset:
     eval_every: int
     checkpoint_every: int
     source: str
-    """Where the settings are from."""
+    """Where the settings are from, and what of them could not be kept."""
+    published: bool = False
+    """Whether they are a publication's, for large machines; taken only when named."""
     extra: Mapping[str, Any] = field(default_factory=dict)
     """Further arguments of the agent."""
 
 
 _OURS = "small-machine preset of this project"
-_BPREF = "B-Pref's released scripts, github.com/rll-research/BPref, with its networks and rates"
+_BPREF = "B-Pref's released scripts (Lee et al. 2021, arXiv:2111.03026), github.com/rll-research/BPref, oracle teacher"
+_PEBBLE_DEPARTURES = (
+    "; SB3 learns the entropy coefficient at the actor's rate (there 1e-4) and bounds log sd by [-20, 2]"
+)
+_PREFPPO_DEPARTURES = (
+    "; without its 32k steps of unsupervised pre-training and its running normalization of observations"
+)
 
 
-def _bpref(task: str, lr: float, steps: int, budget: int, per_session: int, every: int) -> Preset:
+def _bpref_pebble(task: str, lr: float, steps: int, budget: int, per_session: int, every: int) -> Preset:
     count = budget // per_session
     return Preset(
         task,
@@ -64,7 +73,45 @@ def _bpref(task: str, lr: float, steps: int, budget: int, per_session: int, ever
         ),
         eval_every=10_000,
         checkpoint_every=50_000,
-        source=_BPREF,
+        source=_BPREF + _PEBBLE_DEPARTURES,
+        published=True,
+    )
+
+
+def _bpref_prefppo(task: str, num_envs: int, batch: int, gae_lambda: float, budget: int, per_session: int) -> Preset:
+    count = budget // per_session
+    return Preset(
+        task,
+        "prefppo",
+        4_000_000,
+        num_envs,
+        {
+            "learning_rate": 5e-5,
+            "clip_range": "lin_0.4",
+            "n_steps": 500,
+            "batch_size": batch,
+            "n_epochs": 20,
+            "gae_lambda": gae_lambda,
+            "ent_coef": 0.0,
+            "use_sde": True,
+            "sde_sample_freq": 4,
+            "policy_kwargs": {"net_arch": [256, 256, 256]},
+        },
+        PreferenceConfig(
+            queries=budget,
+            sessions=count,
+            first_session=32_000,
+            last_session=32_000 + 16_000 * (count - 1),
+            segment_steps=50,
+            strategy="disagreement",
+            reward_lr=3e-4,
+            reward_epochs=100,
+            reward_batch=128,
+        ),
+        eval_every=100_000,
+        checkpoint_every=320_000,
+        source=_BPREF + _PREFPPO_DEPARTURES,
+        published=True,
     )
 
 
@@ -142,17 +189,19 @@ PRESETS: dict[str, Preset] = {
         checkpoint_every=25_600,
         source=_OURS + "; PPO as rl-baselines3-zoo tunes it for CartPole-v1",
     ),
-    "bpref-walker-walk": _bpref("WalkerWalk", 5e-4, 500_000, 500, 50, 20_000),
-    "bpref-quadruped-walk": _bpref("QuadrupedWalk", 1e-4, 1_000_000, 1000, 100, 30_000),
+    "bpref-walker-walk": _bpref_pebble("WalkerWalk", 5e-4, 500_000, 500, 50, 20_000),
+    "bpref-quadruped-walk": _bpref_pebble("QuadrupedWalk", 1e-4, 1_000_000, 1000, 100, 30_000),
+    "bpref-walker-walk-prefppo": _bpref_prefppo("WalkerWalk", 32, 64, 0.92, 500, 50),
+    "bpref-quadruped-walk-prefppo": _bpref_prefppo("QuadrupedWalk", 16, 128, 0.9, 1000, 100),
 }
 """Presets by name. `PRESETS["mine"] = Preset(...)` adds one."""
 
 
 def default_preset(task: str, agent: str) -> Preset:
-    """The preset of a task if there is one, else settings of the nearest kind with that task's name."""
+    """The small-machine preset of a task if there is one, else settings of the nearest kind with that task's name."""
     base = "pebble" if agent in ("pebble", "sac") else "prefppo"
     for preset in PRESETS.values():
-        if (preset.task, preset.agent) == (task, base):
+        if (preset.task, preset.agent, preset.published) == (task, base, False):
             return preset
     from dataclasses import replace
 
@@ -160,8 +209,8 @@ def default_preset(task: str, agent: str) -> Preset:
 
 
 def default_agent(task: str) -> str:
-    """The agent of a task's preset; without one PEBBLE, or PrefPPO where actions are discrete."""
-    named = (preset.agent for preset in PRESETS.values() if preset.task == task)
+    """The agent of a task's small preset; without one PEBBLE, or PrefPPO where actions are discrete."""
+    named = (preset.agent for preset in PRESETS.values() if preset.task == task and not preset.published)
     return next(named, "prefppo" if has_discrete_actions(task) else "pebble")
 
 
@@ -173,12 +222,10 @@ def has_discrete_actions(task: str) -> bool:
 
 
 def schedules(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Arguments with "lin_1e-3" turned into a function of the progress remaining."""
-
-    def linear(start: float) -> Callable[[float], float]:
-        return lambda remaining: start * remaining
-
+    """Arguments with "lin_1e-3" turned into SB3's schedule that falls linearly to 0 over the run."""
     return {
-        key: linear(float(value.removeprefix("lin_"))) if isinstance(value, str) and value.startswith("lin_") else value
+        key: LinearSchedule(float(value.removeprefix("lin_")), 0.0, 1.0)
+        if isinstance(value, str) and value.startswith("lin_")
+        else value
         for key, value in arguments.items()
     }

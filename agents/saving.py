@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as load_bytes
 from safetensors.numpy import save as save_bytes
 from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.utils import ConstantSchedule, FloatSchedule, LinearSchedule
 
 from prefenvs.agents.checkpoint import learner_state, load_learner, load_module, module_state, under
 from prefenvs.agents.learned_reward import RewardReplayBuffer
@@ -21,9 +22,11 @@ from prefenvs.error import DamagedFile, RunMismatch
 
 _SETTINGS = (
     *("learning_rate", "batch_size", "gamma", "n_steps", "n_epochs", "gae_lambda", "max_grad_norm", "vf_coef"),
+    *("clip_range", "target_kl", "normalize_advantage", "sde_sample_freq", "target_entropy"),
     *("buffer_size", "learning_starts", "tau", "gradient_steps", "ent_coef", "target_update_interval", "use_sde"),
     *("policy_kwargs", "seed"),
 )
+"""Arguments of SB3's constructors that are kept, where a model has them under the same name."""
 
 
 def save_agent(
@@ -42,12 +45,13 @@ def save_agent(
     for name, module in modules.items():
         assert module is not None
         arrays |= {f"{name}/{key}": array for key, array in module_state(module).items()}
-    settings = {key: getattr(model, key) for key in _SETTINGS if _is_json(getattr(model, key, object))}
+    settings = {key: _to_json(getattr(model, key)) for key in _SETTINGS if hasattr(model, key)}
     facts = {
         "class": type(model).__name__,
         "spaces": [str(model.observation_space), str(model.action_space)],
         "num_timesteps": model.num_timesteps,
-        "settings": settings,
+        "settings": {key: value for key, value in settings.items() if value is not _UNKNOWN},
+        "unsaved": [key for key, value in settings.items() if value is _UNKNOWN],
         "own": own,
     }
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -56,49 +60,64 @@ def save_agent(
         archive.writestr("agent.safetensors", save_bytes({k: np.asarray(a, order="C") for k, a in arrays.items()}))
 
 
-def read_agent(cls: type[BaseAlgorithm], path: str | Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Facts and arrays of an agent that `save_agent` wrote.
+def read_agent(
+    cls: type[BaseAlgorithm], path: str | Path, changes: dict[str, Any]
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Facts and arrays of an agent that `save_agent` wrote; `settings` as SB3's constructor takes them.
 
     Raises:
         DamagedFile: if the file cannot be read.
         RunMismatch: if it holds another kind of agent.
+        ValueError: if `changes` lack an argument that could not be saved.
     """
     path = Path(path) if Path(path).suffix else Path(path).with_suffix(".zip")
     try:
         with zipfile.ZipFile(path) as archive:
             facts = json.loads(archive.read("agent.json"))
             arrays = load_bytes(archive.read("agent.safetensors"))
-        name = {key: facts[key] for key in ("class", "spaces", "own", "settings", "num_timesteps")}["class"]
+        name = facts["class"]
+        facts["settings"] = {key: _from_json(value) for key, value in facts["settings"].items()}
+        facts |= {"own": dict(facts["own"]), "num_timesteps": int(facts["num_timesteps"])}
+        missing = [key for key in facts["unsaved"] if key not in changes]
     except (zipfile.BadZipFile, KeyError, TypeError, ValueError, SafetensorError) as error:
         raise DamagedFile(f"{path} cannot be read as an agent ({error}). It was left as it is.") from error
     if name != cls.__name__:
         raise RunMismatch(f"{path} holds a {name}; load it with {name}.load.")
+    if missing:
+        raise ValueError(
+            f"{path} was trained with functions of your own for {', '.join(missing)}, which JSON cannot hold. "
+            f"Pass them again: {cls.__name__}.load(path, env, {missing[0]}=...)."
+        )
     return facts, arrays
 
 
 def restore_agent(model: BaseAlgorithm, path: str | Path, facts: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
-    """Put the networks, optimisers and counter of a file into a new model.
+    """Put the networks, optimisers and step counter of a file into a new model.
 
     Raises:
         RunMismatch: if it was trained on other spaces.
     """
-    if [str(model.observation_space), str(model.action_space)] != facts["spaces"]:
-        raise RunMismatch(f"{path} was trained on spaces {facts['spaces']}, this environment has others.")
+    spaces = facts["spaces"]
+    if [str(model.observation_space), str(model.action_space)] != spaces:
+        raise RunMismatch(f"{path} was trained on spaces {spaces}, this environment has others.")
     load_learner(model, arrays)
-    model.num_timesteps = int(facts["num_timesteps"])
+    model.num_timesteps = facts["num_timesteps"]
 
 
-def load_agent(cls: type[BaseAlgorithm], path: str | Path, env: Any, device: torch.device | str) -> BaseAlgorithm:
-    """Read an agent that `save_agent` wrote; see the `load` of the agents."""
+def load_agent(
+    cls: type[BaseAlgorithm], path: str | Path, env: Any, device: torch.device | str, **changes: Any
+) -> BaseAlgorithm:
+    """Read an agent that `save_agent` wrote, with `changes` of its constructor's arguments; see the agents' `load`."""
     if env is None:
         raise ValueError(f"{cls.__name__}.load needs env=: a preference environment, as its feedback belongs to that.")
-    facts, arrays = read_agent(cls, path)
-    own = dict(facts["own"])
+    facts, arrays = read_agent(cls, path, changes)
+    own, settings = facts["own"], facts["settings"]
     try:
-        own["preferences"] = PreferenceConfig(**{**own["preferences"], "hidden": tuple(own["preferences"]["hidden"])})
+        preferences = dict(own["preferences"])
+        own["preferences"] = PreferenceConfig(**{**preferences, "hidden": tuple(preferences["hidden"])})
     except (KeyError, TypeError) as error:
         raise DamagedFile(f"{path} cannot be read as an agent ({error}). It was left as it is.") from error
-    model: Any = cls("MlpPolicy", env, device=device, **own, **facts["settings"])
+    model: Any = cls("MlpPolicy", env, device=device, **{**own, **settings, **changes})
     restore_agent(model, path, facts, arrays)
     load_module(model.preferences.reward_model, under("reward_model", arrays))
     if isinstance(getattr(model, "replay_buffer", None), RewardReplayBuffer):
@@ -106,9 +125,22 @@ def load_agent(cls: type[BaseAlgorithm], path: str | Path, env: Any, device: tor
     return model
 
 
-def _is_json(value: Any) -> bool:
+_UNKNOWN = object()
+
+
+def _to_json(value: Any) -> Any:
+    """A setting as JSON, SB3's own schedules included; _UNKNOWN for what JSON cannot hold."""
+    value = value.value_schedule if isinstance(value, FloatSchedule) else value
+    if isinstance(value, ConstantSchedule):
+        value = value.val
+    if isinstance(value, LinearSchedule):
+        return {"linear": [value.start, value.end, value.end_fraction]}
     try:
         json.dumps(value)
     except TypeError:
-        return False
-    return True
+        return _UNKNOWN
+    return value
+
+
+def _from_json(value: Any) -> Any:
+    return LinearSchedule(*value["linear"]) if isinstance(value, dict) and set(value) == {"linear"} else value

@@ -9,6 +9,7 @@ import os
 import platform
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -25,10 +26,12 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 from prefenvs.agents import AGENTS
 from prefenvs.agents.checkpoint import Barrier
 from prefenvs.agents.evaluation import EvalCallback, evaluate, write_csv
-from prefenvs.agents.preference_callback import HISTORY
+from prefenvs.agents.preference_callback import HISTORY, PreferenceConfig
 from prefenvs.agents.presets import Preset, schedules
+from prefenvs.agents.reward_metrics import RewardMetricsCallback, check_metrics
 from prefenvs.error import DamagedFile, RunMismatch, unknown_name
 from prefenvs.oracles import make_oracle
+from prefenvs.runs import Job, Outcome, Table, execute
 from prefenvs.tasks import TASKS
 from prefenvs.teacher import make_teacher
 
@@ -46,6 +49,17 @@ class Run:
     teacher: str = "oracle"
     budget: int | None = None
     device: str = "auto"
+    reward_metrics: tuple[str, ...] = ()
+    """Metrics of the learned reward after each session, in metrics.csv; they change no other number."""
+
+    @classmethod
+    def from_description(cls, description: Mapping[str, Any]) -> Run:
+        """The run that `describe` described."""
+        preset = dict(description["preset"])
+        preset["preferences"] = PreferenceConfig(**preset["preferences"])
+        settings = ("seed", "oracle", "teacher", "budget", "device")
+        metrics = tuple(description.get("reward_metrics", ()))
+        return cls(Preset(**preset), **{name: description[name] for name in settings}, reward_metrics=metrics)
 
     def describe(self) -> dict[str, Any]:
         """As JSON."""
@@ -63,6 +77,7 @@ class Run:
                     "device": self.device,
                     "preset": preset,
                 }
+                | ({"reward_metrics": self.reward_metrics} if self.reward_metrics else {})
             )
         )
 
@@ -82,20 +97,15 @@ def train(
 
     Raises:
         RunMismatch: if the folder holds a run with another configuration.
-        DamagedFile: if the folder's config or latest checkpoint cannot be read.
+        DamagedFile: if the folder's config, result or latest checkpoint cannot be read.
         ValueError: for an unknown task, agent, oracle or teacher.
     """
     preset = run.preset
-    if preset.task not in TASKS:
-        raise unknown_name("env", preset.task, TASKS)
-    if preset.agent not in (*AGENTS, *BASELINES):
-        raise unknown_name("agent", preset.agent, (*AGENTS, *BASELINES))
-    make_oracle(run.oracle, preset.task)  # a misspelt name leaves no folder behind
-    make_teacher(run.teacher)
+    check_names(run)
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     open_folder(run, folder, command)
     if (folder / "result.json").exists():
-        return json.loads((folder / "result.json").read_text(encoding="utf-8"))
+        return _read_json(folder / "result.json")
     started = time.perf_counter()
     env_id = TASKS[preset.task].id
     model = make_agent(run, folder, render_mode="rgb_array" if clips else None)
@@ -103,12 +113,14 @@ def train(
     if preferences is not None:
         preferences.history_path = folder / "sessions.csv"
     curve = EvalCallback(env_id, preset.eval_every, path=folder / "evaluations.csv")
-    parts = (curve,) if preferences is None else (preferences, curve)
+    parts: tuple[Any, ...] = (curve,) if preferences is None else (preferences, curve)
+    if preferences is not None and run.reward_metrics:
+        parts += (RewardMetricsCallback(preferences, run.reward_metrics, seed=run.seed, path=folder / "metrics.csv"),)
     feedback = None if preferences is None else preferences.feedback
     barrier = Barrier(folder / "checkpoints", preset.checkpoint_every, run.seed, feedback, parts)
     if barrier.begin(model) and not quiet:
         print(f"resumed at step {model.num_timesteps:,} of {preset.total_steps:,}", file=sys.stderr)
-    callback = CallbackList([curve, barrier])
+    callback = CallbackList([*(part for part in parts if part is not preferences), barrier])
     left = preset.total_steps - model.num_timesteps
     if left > 0:
         model.learn(left, callback=callback, reset_num_timesteps=False, progress_bar=progress, tb_log_name="log")
@@ -147,6 +159,64 @@ def train(
     return result
 
 
+def train_side_by_side(
+    runs: Mapping[str, Run],
+    folder: Path,
+    *,
+    command: str = "",
+    workers: int = 1,
+    progress: bool = False,
+    clips: int = 0,
+) -> Outcome:
+    """Train runs in worker processes, or go on where they stopped; one that fails does not stop the others.
+
+    Args:
+        runs: what to do, by the name of the run's own folder.
+        folder: of all of them; made if need be.
+        command: written into each run's folder.
+        workers: processes at a time.
+        progress: show a progress bar of finished runs.
+        clips: questions of the last session to draw, a run.
+
+    Returns:
+        The tables of one row each, `train`'s results, and the failures.
+
+    Raises:
+        RunMismatch, DamagedFile, ValueError: as `train` and `execute` do.
+    """
+    for run in runs.values():
+        check_names(run)
+    for name, run in runs.items():
+        open_folder(run, folder / name, command)
+    place = f"{train_job.__module__}:{train_job.__name__}"
+    plan = [Job(name, place, {"run": run.describe(), "clips": clips}) for name, run in runs.items()]
+    return execute(plan, folder, workers=workers, progress=progress)
+
+
+def train_job(folder: Path, run: Mapping[str, Any], clips: int) -> Table:
+    """`train` as a job for `prefenvs.runs`: the result as a table of one row."""
+    return [train(Run.from_description(run), folder, clips=clips)]
+
+
+def check_names(run: Run) -> None:
+    """Refuse unknown names before anything is written.
+
+    Raises:
+        ValueError: for an unknown task, agent, oracle, teacher or metric.
+    """
+    if run.preset.task not in TASKS:
+        raise unknown_name("env", run.preset.task, TASKS)
+    if run.preset.agent not in (*AGENTS, *BASELINES):
+        raise unknown_name("agent", run.preset.agent, (*AGENTS, *BASELINES))
+    make_oracle(run.oracle, run.preset.task)
+    make_teacher(run.teacher)
+    check_metrics(run.reward_metrics)
+    if run.reward_metrics and run.preset.agent in BASELINES:
+        raise ValueError(
+            f"reward_metrics compare a learned reward with the true one, and {run.preset.agent} learns none."
+        )
+
+
 def make_agent(run: Run, folder: Path | None = None, render_mode: str | None = None) -> BaseAlgorithm:
     """A new agent and its environments: preference environments, or the true reward's for SB3's own algorithms."""
     preset = run.preset
@@ -183,6 +253,10 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise ValueError(
             f"{folder} holds no run: there is no config.json in it. Name a folder that `train --out` made."
         )
+    return _read_json(path)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
     try:
         return dict(json.loads(path.read_text(encoding="utf-8")))
     except (ValueError, TypeError) as error:

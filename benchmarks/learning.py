@@ -3,8 +3,8 @@
     python benchmarks/learning.py --jobs 2            # all tasks; about an hour of one core
     python benchmarks/learning.py --tasks CartPole    # one of them
 
-Runs are kept in runs/learning and resume; docs/results/learning.json is written from them and the tables are
-printed. The seeds were never used for tuning.
+Runs are kept in runs/learning and resume; docs/results/learning.json is written from all that are finished, and the
+tables of docs/benchmarks.md are printed. The seeds were fixed before the runs and never used for tuning.
 """
 
 from __future__ import annotations
@@ -12,84 +12,60 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 
-SEEDS = (0, 1, 2, 3, 4)
-ARMS = {"CartPole": ("cartpole-small", ("prefppo",)), "Pendulum": ("pendulum-small", ("pebble",))}
-ARMS["HalfCheetah"] = ("halfcheetah-small", ("pebble", "sac"))
+from prefenvs.agents.presets import PRESETS
+from prefenvs.agents.train import Run, read_config, train_side_by_side
+from prefenvs.tasks import TASKS
+
+SEEDS = (10, 11, 12, 13, 14)
+ARMS = {
+    "CartPole": ("cartpole-small", ("prefppo", "prefppo-whole-windows")),
+    "Pendulum": ("pendulum-small", ("pebble",)),
+    "HalfCheetah": ("halfcheetah-small", ("pebble", "sac")),
+}
+"""Preset and arms of each task; an arm is an agent, `-whole-windows` the control without short windows."""
 ROOT = Path(__file__).resolve().parent.parent
+RUNS = ROOT / "runs" / "learning"
 
 
-def run_one(preset_name: str, agent: str, seed: int, folder: Path, whole_windows: bool = False) -> None:
-    """Train one seed of one arm."""
-    from prefenvs.agents.presets import PRESETS
-    from prefenvs.agents.train import Run, train
-
-    preset = dataclasses.replace(PRESETS[preset_name], agent=agent)
-    if whole_windows:  # the control arm: windows of a fixed length only
-        from prefenvs.segment_store import SegmentStore
-
-        starts = SegmentStore._starts
-
-        def whole(store: SegmentStore, episode, steps: int) -> tuple[int, int]:
-            oldest, _ = starts(store, episode, steps)
-            return oldest, max(episode.start + episode.length - oldest - steps + 1, 0)
-
-        SegmentStore._starts = whole
-    train(Run(preset, seed, device="cpu"), folder, command=" ".join(sys.argv), quiet=True)
+def plan(task: str) -> dict[tuple[str, int], Run]:
+    """The runs of a task, by arm and seed."""
+    name, arms = ARMS[task]
+    runs = {}
+    for seed in SEEDS:
+        for arm in arms:
+            agent, _, control = arm.partition("-")
+            preferences = dataclasses.replace(PRESETS[name].preferences, whole_windows=bool(control))
+            preset = dataclasses.replace(PRESETS[name], agent=agent, preferences=preferences)
+            runs[arm, seed] = Run(preset, seed, device="cpu")
+    return runs
 
 
-def jobs(tasks: list[str]) -> list[tuple[str, list[str], Path]]:
-    """Label, command and folder of each run."""
-    planned = []
-    for task in tasks:
-        preset, agents = ARMS[task]
-        arms = [(agent, agent, []) for agent in agents]
-        if task == "CartPole":
-            arms.append(("prefppo-whole-windows", "prefppo", ["--whole-windows"]))
-        for seed in SEEDS:
-            for arm, agent, flags in arms:
-                folder = ROOT / "runs" / "learning" / f"{task}-{arm}-{seed}"
-                command = [sys.executable, __file__, "--one", preset, agent, str(seed), str(folder), *flags]
-                planned.append((f"{task} {arm} seed {seed}", command, folder))
-    return planned
+def folder(task: str, arm: str, seed: int) -> Path:
+    """Where a run is kept."""
+    return RUNS / f"{task}-{arm}-{seed}"
 
 
-def run_all(planned: list[tuple[str, list[str], Path]], parallel: int) -> None:
-    """Run commands, so many at a time; a failed run is reported and does not stop the others."""
-    waiting, active = list(planned), []
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    while waiting or active:
-        while waiting and len(active) < parallel:
-            label, command, folder = waiting.pop(0)
-            if (folder / "result.json").exists():
-                continue
-            print(f"{label} ...", file=sys.stderr, flush=True)
-            active.append((label, subprocess.Popen(command, env=environment)))
-        if active:
-            label, process = active.pop(0)
-            if process.wait():
-                print(f"{label} failed with exit status {process.returncode}", file=sys.stderr)
-
-
-def collect(tasks: list[str]) -> dict:
-    """Results of all finished runs."""
-    from prefenvs.tasks import TASKS
-
-    table = {}
-    for task in tasks:
-        rows: dict[str, dict[str, dict]] = {}
-        for _, _, folder in jobs([task]):
-            if (folder / "result.json").exists():
-                arm, _, seed = folder.name.removeprefix(f"{task}-").rpartition("-")
-                rows.setdefault(arm, {})[seed] = json.loads((folder / "result.json").read_text())
-        table[task] = {"random": TASKS[task].random_score.mean, "runs": rows}
-    return table
+def collect(command: str) -> dict:
+    """Results of all finished runs, by task, arm and seed, and what they were made with."""
+    tasks: dict[str, dict] = {}
+    versions: list[dict] = []
+    for task in ARMS:
+        tasks[task] = {"random": TASKS[task].random_score.mean, "runs": {}}
+        for arm, seed in plan(task):
+            place = folder(task, arm, seed)
+            if (place / "result.json").exists():
+                tasks[task]["runs"].setdefault(arm, {})[str(seed)] = json.loads((place / "result.json").read_text())
+                versions += [used for used in [read_config(place)["versions"]] if used not in versions]
+    git = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    commit = subprocess.run(git, cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
+    return {"made": {"command": command, "commit": commit, "seeds": SEEDS, "versions": versions}, **tasks}
 
 
 def interval(values: np.ndarray) -> tuple[float, float]:
@@ -99,59 +75,65 @@ def interval(values: np.ndarray) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def markdown(table: dict) -> str:
+def arm_row(task: str, arm: str, runs: dict[str, dict]) -> str:
+    """A line of the table."""
+    values = np.array([run["final"] for run in runs.values()])
+    low, high = interval(values)
+    asked = max(run.get("asked") or 0 for run in runs.values())
+    minutes = np.median([run["seconds"] for run in runs.values()]) / 60
+    shown = ", ".join(f"{value:.0f}" for value in values)
+    middle = f"{np.median(values):.0f} [{low:.0f}, {high:.0f}]"
+    return f"| {task} | {arm} | {', '.join(runs)} | {shown} | {middle} | {asked} | {minutes:.1f} |"
+
+
+def score_line(cheetah: dict) -> str:
+    """PEBBLE's score by seed. One number divides them all, SAC's median, so a seed's score pairs no seeds."""
+    random, runs = cheetah["random"], cheetah["runs"]
+    reference = np.median([run["final"] for run in runs["sac"].values()])
+    scores = (np.array([run["final"] for run in runs["pebble"].values()]) - random) / (reference - random)
+    low, high = interval(scores)
+    return (
+        f"HalfCheetah score of a seed = (its return - random) / (median return of SAC over seeds - random), "
+        f"seeds {', '.join(runs['pebble'])}: {', '.join(f'{score:.2f}' for score in scores)}; "
+        f"median {np.median(scores):.2f} [{low:.2f}, {high:.2f}], least {scores.min():.2f}. "
+        f"SAC's median beats random ({random:.0f}) by {reference - random:.0f}."
+    )
+
+
+def markdown(results: dict) -> str:
     """The tables of docs/benchmarks.md."""
-    lines = [
-        "| task | arm | true return by seed | median [95%] | labels asked | minutes a run |",
-        "|---|---|---|---|---|---|",
-    ]
-    for task, content in table.items():
-        for arm, runs in content["runs"].items():
-            values = np.array([runs[seed]["final"] for seed in sorted(runs)])
-            low, high = interval(values)
-            asked = max(run.get("asked") or 0 for run in runs.values())
-            minutes = np.median([run["seconds"] for run in runs.values()]) / 60
-            shown = ", ".join(f"{value:.0f}" for value in values)
-            middle = f"{np.median(values):.0f} [{low:.0f}, {high:.0f}]"
-            lines.append(f"| {task} | {arm} | {shown} | {middle} | {asked} | {minutes:.1f} |")
-    cheetah = table.get("HalfCheetah", {"runs": {}})["runs"]
-    if {"pebble", "sac"} <= set(cheetah):
-        random = table["HalfCheetah"]["random"]
-        both = sorted(set(cheetah["pebble"]) & set(cheetah["sac"]))
-        reference = np.median([cheetah["sac"][seed]["final"] for seed in both])
-        scores = np.array([(cheetah["pebble"][seed]["final"] - random) / (reference - random) for seed in both])
-        low, high = interval(scores)
-        lines += [
-            "",
-            f"HalfCheetah score = (preference - random) / (median SAC - random), seeds {', '.join(both)}: "
-            + ", ".join(f"{score:.2f}" for score in scores)
-            + f"; median {np.median(scores):.2f} [{low:.2f}, {high:.2f}], least {scores.min():.2f}. "
-            + f"SAC's median beats random ({random:.0f}) by {reference - random:.0f}.",
-        ]
+    lines = ["| task | arm | seeds | true return by seed | median [95%] | labels asked | minutes a run |"]
+    lines.append("|---" * 7 + "|")
+    for task in ARMS:
+        lines += [arm_row(task, arm, runs) for arm, runs in results[task]["runs"].items()]
+    if {"pebble", "sac"} <= set(results["HalfCheetah"]["runs"]):
+        lines += ["", score_line(results["HalfCheetah"])]
     return "\n".join(lines)
 
 
-def main() -> None:
-    """Run, collect and write the tables."""
+def main() -> int:
+    """Run, collect and write the tables; 1 if a run failed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tasks", nargs="*", default=list(ARMS), choices=list(ARMS), help="tasks to run (default all)")
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time (default 1)")
     parser.add_argument("--collect", action="store_true", help="only write the tables of finished runs")
-    parser.add_argument("--one", nargs=4, help=argparse.SUPPRESS)
-    parser.add_argument("--whole-windows", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()
-    if given.one:
-        preset, agent, seed, folder = given.one
-        run_one(preset, agent, int(seed), Path(folder), given.whole_windows)
-        return
+    command = shlex.join(["python", "benchmarks/learning.py", *sys.argv[1:]])
+    failures: dict[str, str] = {}
     if not given.collect:
-        run_all(jobs(given.tasks), given.jobs)
-    table = collect(list(ARMS))
-    results = ROOT / "docs" / "results" / "learning.json"
-    results.parent.mkdir(parents=True, exist_ok=True)
-    results.write_text(json.dumps(table, indent=1) + "\n")
-    print(markdown(table))
+        runs = {folder(task, *key).name: run for task in given.tasks for key, run in plan(task).items()}
+        failures = train_side_by_side(
+            runs, RUNS, command=command, workers=given.jobs, progress=sys.stderr.isatty()
+        ).failures
+    for name, failure in failures.items():
+        print(f"{name} failed:\n{failure}", file=sys.stderr)
+    results = collect(command)
+    path = ROOT / "docs" / "results" / "learning.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(results, indent=1) + "\n")
+    print(markdown(results))
+    return 1 if failures else 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

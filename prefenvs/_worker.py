@@ -27,14 +27,13 @@ class Worker:
         # Not multiprocessing's spawn, which would run the caller's script again in every worker.
         self.connection, theirs = Pipe()
         place = theirs.fileno()
-        environment = os.environ | dict.fromkeys(_THREADS, "1")
-        environment["PYTHONPATH"] = os.pathsep.join(os.path.abspath(entry) for entry in sys.path)
-        program = f"from prefenvs._worker import serve; serve({place})"
+        paths = [os.path.abspath(entry) for entry in sys.path]
+        program = f"import sys; sys.path[:] = {paths}; from prefenvs._worker import serve; serve({place})"
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-u", "-c", program],
             pass_fds=(place,),
             stdin=subprocess.DEVNULL,
-            env=environment,
+            env=os.environ | dict.fromkeys(_THREADS, "1"),
             start_new_session=True,  # Ctrl-C is for the executor, which then ends the worker and all it started
         )
         theirs.close()

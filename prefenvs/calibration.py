@@ -28,6 +28,8 @@ class Calibration:
     """Standard deviation of each reward factor summed over a segment."""
     steps: int = 0
     """Steps a segment; 0 where the figures hold for any."""
+    myopia: float = 1.0
+    """Weight of a step for each step that follows it in the segment, as the teacher's."""
 
     def __post_init__(self) -> None:
         if not self.sd > 0:
@@ -97,17 +99,37 @@ def cut_windows(
     )
 
 
-def measure(preference_model: Any, segments: JudgedSegments) -> Calibration:
-    """The units of a preference model over a reference set of segments."""
+def weighted_scores(utility: np.ndarray, mask: np.ndarray, myopia: float) -> tuple[np.ndarray, np.ndarray]:
+    """Sums over a segment with and without myopia.
+
+    Args:
+        utility: (n, T) a step or (n, 1) a whole segment.
+        mask: (n, T) bool.
+        myopia: weight of a step for each step that follows it in the segment; the last step weighs 1.
+
+    Returns:
+        (n,) plain sums and (n,) weighted sums; equal where utility is of whole segments.
+    """
+    if utility.shape[1] == 1 and mask.shape[1] != 1:
+        return utility[:, 0], utility[:, 0]
+    plain = (utility * mask).sum(1)
+    if myopia == 1.0:
+        return plain, plain
+    to_end = np.maximum(mask.sum(1, keepdims=True) - 1 - np.arange(mask.shape[1]), 0)
+    return plain, (utility * mask * myopia**to_end).sum(1)
+
+
+def measure(preference_model: Any, segments: JudgedSegments, myopia: float = 1.0) -> Calibration:
+    """The units of a preference model over a reference set of segments, whose steps weigh as `myopia` says."""
     factor_sd = {name: float(np.std(values.sum(1))) for name, values in segments.factors.items()}
     steps = segments.mask.shape[1]
     if not hasattr(preference_model, "utility"):
-        return Calibration(factor_sd=factor_sd, steps=steps)
-    scores = preference_model.utility(segments).sum(1)
+        return Calibration(factor_sd=factor_sd, steps=steps, myopia=myopia)
+    scores = weighted_scores(preference_model.utility(segments), segments.mask, myopia)[1]
     sd = float(np.std(scores))
     # Random play may never change the score (sparse rewards). Then a score of 1 is the unit.
     sd = sd if sd > 1e-12 * (1.0 + float(np.abs(scores).max())) else 1.0
-    return Calibration(float(np.mean(scores)), sd, float(np.min(scores)), factor_sd, steps)
+    return Calibration(float(np.mean(scores)), sd, float(np.min(scores)), factor_sd, steps, myopia)
 
 
 def calibrate(
@@ -117,6 +139,7 @@ def calibrate(
     segment_steps: int,
     steps: int = 5000,
     seed: int = 0,
+    myopia: float = 1.0,
 ) -> Calibration:
     """Measure the units of a teacher's parameters by random play.
 
@@ -126,9 +149,10 @@ def calibrate(
         segment_steps: T, steps of the segments that will be asked about.
         steps: steps of random play.
         seed: of resets, actions and windows.
+        myopia: of the teacher, where it rates: ratings are relative to scores as it remembers them.
 
     Raises:
-        ValueError: for an unknown oracle or task.
+        ValueError: for an unknown oracle or task, or an environment whose reward is hidden.
 
     Example:
         >>> calibration = calibrate("Pendulum", segment_steps=50)
@@ -136,15 +160,20 @@ def calibrate(
         True
     """
     from prefenvs.oracles import make_oracle
-    from prefenvs.preference_env import _ForeignTask
+    from prefenvs.preference_env import PreferenceEnv, _ForeignTask
 
     if isinstance(env, str):
         name = env.removeprefix("prefenvs/").split("-v")[0]
-        return measure(make_oracle(oracle, name), reference_set(name, segment_steps, steps, seed))
+        return measure(make_oracle(oracle, name), reference_set(name, segment_steps, steps, seed), myopia)
+    if isinstance(env.unwrapped, PreferenceEnv):
+        raise ValueError(
+            f"{env} hides its reward, so every score would be 0. Pass the environment that you gave to prefenvs.wrap, "
+            "or the name of a task of the suite."
+        )
     rng = np.random.default_rng(seed)
     horizon = env.spec.max_episode_steps if env.spec is not None and env.spec.max_episode_steps else steps
     episodes = random_play(_ForeignTask(env, None), steps, horizon, rng)
-    return measure(make_oracle(oracle, ""), cut_windows(episodes, segment_steps, 2000, rng))
+    return measure(make_oracle(oracle, ""), cut_windows(episodes, segment_steps, 2000, rng), myopia)
 
 
 @functools.lru_cache(maxsize=32)

@@ -8,33 +8,45 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import tyro
 
 from prefenvs.error import PrefenvsError, unknown_name
 
+if TYPE_CHECKING:
+    from prefenvs.agents.presets import Preset
+    from prefenvs.runs import Outcome
+
 
 @dataclass
 class List:
-    """List what can be named: tasks, oracles, teachers, query strategies, agents and presets."""
+    """List what can be named: tasks, oracles, teachers, query strategies, metrics, agents, presets and studies."""
 
+    what: tyro.conf.Positional[str | None] = None
+    """The same as --kind."""
     kind: str = "tasks"
-    """tasks, oracles, teachers, strategies, agents or presets."""
+    """tasks, oracles, teachers, strategies, metrics, agents, presets or studies (with their latest verdicts)."""
     json: bool = False
     """Print for machines."""
 
     def run(self, command: str) -> int:
         """Print the names."""
+        from prefenvs.metrics import REWARD_METRICS
         from prefenvs.oracles import ORACLES
         from prefenvs.queries import STRATEGIES
         from prefenvs.tasks import TASKS
         from prefenvs.teacher import TEACHERS
 
-        if self.kind == "presets":
+        kind = self.what or self.kind
+        if kind == "studies":
+            from prefenvs.studies._pages import board
+
+            rows = board()
+        elif kind == "presets":
             from prefenvs.agents.presets import PRESETS
 
             rows = {name: [p.task, p.agent, f"{p.total_steps:,} steps"] for name, p in PRESETS.items()}
@@ -54,11 +66,12 @@ class List:
                 "oracles": {name: [] for name in ORACLES},
                 "teachers": {name: [] for name in TEACHERS},
                 "strategies": {name: [] for name in STRATEGIES},
+                "metrics": {name: [] for name in REWARD_METRICS},
                 "agents": {name: [place] for name, place in AGENTS.items()},
             }
-            if self.kind not in kinds:
-                raise unknown_name("kind", self.kind, (*kinds, "presets"))
-            rows = kinds[self.kind]
+            if kind not in kinds:
+                raise unknown_name("kind", kind, (*kinds, "presets", "studies"))
+            rows = kinds[kind]
         if self.json:
             print(json.dumps(rows, indent=1))
         else:
@@ -87,21 +100,62 @@ class Train:
     steps: int | None = None
     """Environment steps; by default the preset's."""
     seed: int = 0
-    """Seed of everything random."""
+    """Seed of everything random; the first one if there are several."""
+    seeds: int = 1
+    """Seeds to train, each in a folder seed-<seed> under --out if there are several."""
+    jobs: int = 1
+    """Seeds to train at a time, each in a process of its own with one thread."""
     device: str = "auto"
     """cpu, cuda, or auto."""
+    reward_metrics: tuple[str, ...] = ()
+    """Metrics of the learned reward to write to metrics.csv after each session; `prefenvs list --kind metrics`."""
     clips: int = 0
     """Questions of the last session to draw for the report."""
     out: Path | None = None
-    """Folder of the run; by default runs/<task>-<agent>-<seed>."""
+    """Folder of the run; by default runs/<task>-<agent>-<seed>, of several seeds runs/<task>-<agent>."""
     json: bool = False
     """Print the result for machines."""
 
     def run(self, command: str) -> int:
         """Train."""
+        at_least(1, steps=self.steps, budget=self.budget, seeds=self.seeds, jobs=self.jobs)
+        at_least(0, seed=self.seed, clips=self.clips)
+        preset = self._preset()
+        from prefenvs.agents.train import Run, train, train_side_by_side
+
+        runs = {
+            f"seed-{seed}": Run(preset, seed, self.oracle, self.teacher, self.budget, self.device, self.reward_metrics)
+            for seed in range(self.seed, self.seed + self.seeds)
+        }
+        name, shown = f"{preset.task}-{preset.agent}", sys.stderr.isatty()
+        if self.seeds > 1:
+            out = self.out or Path("runs") / name
+            outcome = train_side_by_side(
+                runs, out, command=command, workers=self.jobs, progress=shown, clips=self.clips
+            )
+            return self._print_seeds(outcome, out)
+        out = self.out or Path("runs") / f"{name}-{self.seed}"
+        result = train(runs[f"seed-{self.seed}"], out, command=command, progress=shown, clips=self.clips)
+        print(json.dumps(result, indent=1) if self.json else f"{_score(result)}; {out}")
+        return 0
+
+    def _print_seeds(self, outcome: Outcome, out: Path) -> int:
+        results = {name: table[0] for name, table in outcome.tables.items()}
+        if self.json:
+            print(json.dumps(list(results.values()), indent=1))
+        else:
+            for name, result in results.items():
+                print(f"{_score(result)}; {out / name}")
+        for name, failure in outcome.failures.items():
+            reason = failure.strip().splitlines()
+            print(f"prefenvs: {name} failed: {reason[-1]}; see {out / name / 'error.txt'}", file=sys.stderr)
+        return 1 if outcome.failures else 0
+
+    def _preset(self) -> Preset:
+        """The preset that is named, or that of the task, with the changes asked for."""
         from prefenvs.agents import AGENTS
         from prefenvs.agents.presets import PRESETS, default_agent, default_preset, has_discrete_actions
-        from prefenvs.agents.train import BASELINES, Run, train
+        from prefenvs.agents.train import BASELINES
 
         if self.preset is not None and self.preset not in PRESETS:
             raise unknown_name("preset", self.preset, PRESETS)
@@ -128,14 +182,7 @@ class Train:
             raise ValueError(
                 f"{preset.agent} acts in continuous spaces only, {preset.task} is not. Use --agent {other}."
             )
-        out = self.out or Path("runs") / f"{preset.task}-{preset.agent}-{self.seed}"
-        run = Run(preset, self.seed, self.oracle, self.teacher, self.budget, self.device)
-        result = train(run, out, command=command, progress=sys.stderr.isatty(), clips=self.clips)
-        if self.json:
-            print(json.dumps(result, indent=1))
-        else:
-            print(f"true return {result['final']:.1f} +- {result['sd']:.1f} over {result['episodes']} episodes; {out}")
-        return 0
+        return preset
 
 
 @dataclass
@@ -155,6 +202,7 @@ class Eval:
         """Evaluate."""
         from prefenvs.tasks import TASKS
 
+        at_least(1, episodes=self.episodes)
         if (self.env is None) == (self.run_folder is None):
             raise ValueError("give one of --env (random play) and --run-folder (its agent).")
         from prefenvs.agents.evaluation import evaluate
@@ -205,12 +253,53 @@ class Demo:
 
     def run(self, command: str) -> int:
         """Train and report."""
+        at_least(1, steps=self.steps)
+        at_least(0, seed=self.seed)
         from prefenvs.agents.demo import run_demo
 
         return run_demo(self.out, self.seed, steps=self.steps, full=self.full, command=command)
 
 
-VERBS = {"list": List, "train": Train, "eval": Eval, "report": Report, "demo": Demo}
+@dataclass
+class Study:
+    """Measure a paper's claim; exits 0 if it holds, 1 otherwise. The same command again resumes."""
+
+    name: tyro.conf.Positional[str]
+    """A study, see `prefenvs list studies`, or all."""
+    scale: str = "smoke"
+    """smoke, which shows in seconds that it runs, or full."""
+    seeds: int | None = None
+    """Number of seeds; by default the study's own."""
+    jobs: int = 1
+    """Processes at a time."""
+    out: Path = Path("runs/studies")
+    """Folder of the runs."""
+    record: bool = False
+    """Keep the result in docs/results/studies and make its page; full scale only."""
+    json: bool = False
+    """Print the results for machines."""
+
+    def run(self, command: str) -> int:
+        """Run, judge and show."""
+        from prefenvs.studies import STUDIES
+        from prefenvs.studies._show import run_studies
+
+        names = list(STUDIES) if self.name == "all" else [self.name]
+        return run_studies(names, self, command, progress=sys.stderr.isatty())
+
+
+VERBS = {"list": List, "train": Train, "eval": Eval, "report": Report, "demo": Demo, "study": Study}
+
+
+def at_least(least: int, **flags: int | None) -> None:
+    """Check numbers given as flags; None was not given.
+
+    Raises:
+        ValueError: naming the flag that is too small.
+    """
+    for name, value in flags.items():
+        if value is not None and value < least:
+            raise ValueError(f"--{name} {value} is too small, expected {least} or more.")
 
 
 def task_name(env: str) -> str:
@@ -226,6 +315,10 @@ def task_name(env: str) -> str:
         if env in (spec.id, spec.name) or name == spec.id.removeprefix("prefenvs/"):
             return spec.name
     raise unknown_name("env", name.split("-v")[0], TASKS)
+
+
+def _score(result: Mapping[str, Any]) -> str:
+    return f"true return {result['final']:.1f} +- {result['sd']:.1f} over {result['episodes']} episodes"
 
 
 def _load_agent(agent: str, path: Path, task: str) -> Any:
@@ -259,8 +352,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except (PrefenvsError, ImportError, OSError) as error:
         print(f"prefenvs: {error}", file=sys.stderr)
         sys.exit(1)
-    except KeyboardInterrupt:
-        print(f"\nstopped. Resume with the same command: {command}", file=sys.stderr)
+    except KeyboardInterrupt as stopped:
+        kept = f" {stopped}" if str(stopped) else ""
+        print(f"\nstopped.{kept} Resume with the same command: {command}", file=sys.stderr)
         sys.exit(130)
 
 

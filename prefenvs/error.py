@@ -34,6 +34,10 @@ class DamagedFile(PrefenvsError):
     """A checkpoint or store cannot be read in full. The file was left as it is."""
 
 
+class FolderInUse(PrefenvsError):
+    """Another process is running the plan of this folder. Nothing was started."""
+
+
 def unknown_name(argument: str, value: object, known: Iterable[str], hint: str = "") -> ValueError:
     """The error for `argument=value` where one of `known` was expected, with the nearest of them."""
     names = sorted(known)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import re
+import warnings
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
@@ -14,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from prefenvs._worker import Worker, write_atomically
-from prefenvs.error import DamagedFile, RunMismatch
+from prefenvs.error import DamagedFile, FolderInUse, RunMismatch
 
 Table = list[dict[str, Any]]
 """Rows of JSON scalars: str, int, float (nan and inf included), bool or None."""
@@ -87,10 +89,17 @@ def execute(plan: Sequence[Job], folder: Path, *, workers: int = 1, progress: bo
         TypeError: for kwargs that are not JSON; nothing was started.
         RunMismatch: if a job of that key was done, or begun, with another function or other kwargs.
         DamagedFile: if a finished job's table cannot be read.
+        FolderInUse: if another process is running a plan in this folder.
         KeyboardInterrupt: saying how much is kept.
     """
     _check(plan, workers)
     folder = Path(folder).resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    with _locked(folder):
+        return _execute(plan, folder, workers, progress)
+
+
+def _execute(plan: Sequence[Job], folder: Path, workers: int, progress: bool) -> Outcome:
     tables = {job.key: table for job in plan if (table := _finished(job, folder / job.key)) is not None}
     left = [job for job in plan if job.key not in tables]
     failures: dict[str, str] = {}
@@ -164,6 +173,22 @@ def _read(path: Path, names: Sequence[str]) -> dict[str, Any] | None:
         raise DamagedFile(
             f"{path} cannot be read ({error!r}). It was left as it is; remove {path.parent} to run that job again."
         ) from error
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Keep other executors out: two at the same job would write the same files. Ends with the process at the latest."""
+    with open(folder / ".lock", "w", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise FolderInUse(
+                f"{folder} is in use: another process runs a plan in it. Wait for it, or name another folder. "
+                "Nothing was started."
+            ) from None
+        except OSError as error:  # some network file systems know no locks
+            warnings.warn(f"{folder} cannot be locked ({error}); do not run two plans in it at once.", stacklevel=4)
+        yield
 
 
 def _perform(jobs: Sequence[Job], folder: Path, workers: int) -> Generator[tuple[Job, str | None], None, None]:

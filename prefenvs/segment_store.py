@@ -165,31 +165,39 @@ class SegmentStore:
         for row in range(self.num_envs):
             self._close(row, truncated=False)
 
-    def _starts(self, episode: _Episode, steps: int) -> tuple[int, int]:
+    def _starts(self, episode: _Episode, steps: int, whole_windows: bool) -> tuple[int, int]:
         """First position and number of positions at which a window of `steps` may start in `episode`."""
         oldest = max(episode.start, self._position - self._size)
         length = episode.start + episode.length - oldest
+        if whole_windows:
+            return oldest, max(length - steps + 1, 0)
         if episode.terminated:
             return oldest, max(length, 0)  # short windows too: failing early is part of the answer
         if episode.truncated and episode.length < steps and oldest == episode.start:
             return oldest, 1  # the whole episode is shorter than a window
         return oldest, max(length - steps + 1, 0)
 
-    def windows(self, steps: int, newest: int | None = None) -> int:
-        """The number of different windows of `steps` that can be sampled (from the `newest` episodes)."""
-        return int(self._table(steps, newest)[1].sum())
+    def windows(self, steps: int, newest: int | None = None, *, whole_windows: bool = False) -> int:
+        """The number of different windows that `sample` chooses from when it is given the same arguments."""
+        return int(self._table(steps, newest, whole_windows)[1].sum())
 
-    def _table(self, steps: int, newest: int | None) -> tuple[list[_Episode], np.ndarray, np.ndarray]:
+    def _table(
+        self, steps: int, newest: int | None, whole_windows: bool
+    ) -> tuple[list[_Episode], np.ndarray, np.ndarray]:
         if newest is not None and newest < 1:
             raise ValueError(f"newest={newest}, expected a number of episodes, 1 or more, or None for all.")
         episodes: list[_Episode] = []
         for closed, opened in zip(self._closed, self._open, strict=True):
             stretch = [*closed, *([] if opened is None else [opened])]
             episodes += stretch[-(self.episodes if newest is None else newest) :]
-        starts = np.array([self._starts(episode, steps) for episode in episodes], np.int64).reshape(-1, 2)
+        starts = np.array([self._starts(episode, steps, whole_windows) for episode in episodes], np.int64).reshape(
+            -1, 2
+        )
         return episodes, starts[:, 1], starts[:, 0]
 
-    def sample(self, n: int, steps: int, rng: np.random.Generator, newest: int | None = None) -> Segments:
+    def sample(
+        self, n: int, steps: int, rng: np.random.Generator, newest: int | None = None, *, whole_windows: bool = False
+    ) -> Segments:
         """Draw n windows uniformly from all that the store holds.
 
         Full windows lie within one episode; an episode that terminated also yields the short ones at its end.
@@ -199,11 +207,12 @@ class SegmentStore:
             steps: T, steps a window.
             rng: source of randomness.
             newest: draw only from this many latest episodes of each environment (on-policy queries).
+            whole_windows: leave the short windows out, so that all have `steps` steps.
 
         Raises:
             ValueError: if no episode is long enough yet, or `newest` is below 1.
         """
-        episodes, counts, first = self._table(steps, newest)
+        episodes, counts, first = self._table(steps, newest, whole_windows)
         total = int(counts.sum())
         if total == 0:
             raise ValueError(

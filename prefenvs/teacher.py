@@ -108,26 +108,6 @@ def bpref_threshold(eps: float, mean_return: float, segment_steps: int, episode_
     return eps * mean_return * segment_steps / episode_steps if episode_steps else 0.0
 
 
-def weighted_scores(utility: np.ndarray, mask: np.ndarray, myopia: float) -> tuple[np.ndarray, np.ndarray]:
-    """Sums over a segment with and without myopia.
-
-    Args:
-        utility: (n, T) a step or (n, 1) a whole segment.
-        mask: (n, T) bool.
-        myopia: weight of a step for each step that follows it in the segment; the last step weighs 1.
-
-    Returns:
-        (n,) plain sums and (n,) weighted sums; equal where utility is of whole segments.
-    """
-    if utility.shape[1] == 1 and mask.shape[1] != 1:
-        return utility[:, 0], utility[:, 0]
-    plain = (utility * mask).sum(1)
-    if myopia == 1.0:
-        return plain, plain
-    to_end = np.maximum(mask.sum(1, keepdims=True) - 1 - np.arange(mask.shape[1]), 0)
-    return plain, (utility * mask * myopia**to_end).sum(1)
-
-
 @dataclass(frozen=True)
 class Thresholds:
     """A teacher's parameters in units of score, for one batch of queries."""

@@ -10,7 +10,7 @@ import pytest
 import prefenvs
 
 ROOT = Path(__file__).resolve().parent.parent
-HEAVY = ("torch", "mujoco", "transformers", "dm_control", "stable_baselines3")
+HEAVY = ("torch", "mujoco", "transformers", "dm_control", "stable_baselines3", "matplotlib")
 LAYERS = ("tasks", "core", "agents", "top")
 TOP = ("studies", "bench", "web", "cli")
 
@@ -122,8 +122,10 @@ except SystemExit as done:
         CALL.format(["list", "--kind", "agents"]),
         CALL.format(["--help"]),
         CALL.format(["train", "--help"]),
+        CALL.format(["list", "studies"]),
+        CALL.format(["study", "--help"]),
     ],
-    ids=["import", "registries", "list", "list agents", "help", "train help"],
+    ids=["import", "registries", "list", "list agents", "help", "train help", "list studies", "study help"],
 )
 def test_no_heavy_package_is_loaded_before_it_is_needed(code):
     program = f"{code}\nimport sys\nprint('LOADED', *sorted(name for name in sys.modules if '.' not in name))"

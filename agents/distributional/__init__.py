@@ -27,7 +27,7 @@ from prefenvs.agents.distributional.tails import (
     TailSolution,
     best_cvar,
     best_optimistic_cvar,
-    best_shortfalls,
+    shortfall_graph,
     cvar_of,
 )
 
@@ -57,7 +57,7 @@ __all__ = [
     "best_cvar",
     "best_markov_cvar",
     "best_optimistic_cvar",
-    "best_shortfalls",
+    "shortfall_graph",
     "check_optimisable",
     "cvar_of",
     "evaluate",

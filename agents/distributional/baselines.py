@@ -7,10 +7,10 @@ import itertools
 
 import numpy as np
 
-from prefenvs.agents.distributional.exact import Solution, evaluate, markov
-from prefenvs.agents.distributional.functionals import CVaR
+from prefenvs.agents.distributional.exact import Solution, evaluate, markov, value_iteration
+from prefenvs.agents.distributional.functionals import CVaR, Shortfall
 from prefenvs.agents.distributional.stock_graph import StockGraph
-from prefenvs.agents.distributional.tails import Part, best_shortfalls, cvar_of
+from prefenvs.agents.distributional.tails import Part, cvar_of, shortfall_graph
 from prefenvs.tasks.grid.tabular import TabularMDP
 
 
@@ -29,7 +29,7 @@ def best_markov_cvar(mdp: TabularMDP, tau: float, horizon: int, max_rounds: int 
     Returns:
         Its value, and (S,) actions.
     """
-    graph = StockGraph.build(mdp, horizon, [0.0])
+    graph, unrolled = StockGraph.build(mdp, horizon, [0.0]), shortfall_graph(mdp, horizon)
     count = itertools.count()
     best, found = -np.inf, np.zeros(mdp.num_states, np.int64)
     heap = [(-np.inf, next(count), np.ones((mdp.num_states, mdp.num_actions), bool))]
@@ -37,7 +37,7 @@ def best_markov_cvar(mdp: TabularMDP, tau: float, horizon: int, max_rounds: int 
         if not heap or -heap[0][0] <= best + 1e-12 * (1 + abs(best)):
             return best, found
         _, _, allowed = heapq.heappop(heap)
-        tail = cvar_of(best_shortfalls(mdp, horizon, allowed), tau)
+        tail = cvar_of(value_iteration(unrolled, Shortfall(), allowed), tau)
         visits = _visits(tail.parts[0])
         policy = np.where(visits.any(axis=1), visits.argmax(axis=1), allowed.argmax(axis=1))
         value = float(CVaR(tau)(*evaluate(graph, markov(graph, policy)).return_law()))

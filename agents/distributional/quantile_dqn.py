@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from stable_baselines3 import DQN
 from stable_baselines3.common.torch_layers import CombinedExtractor
 from stable_baselines3.dqn.policies import DQNPolicy, QNetwork
@@ -38,13 +40,12 @@ def quantile_huber_loss(predicted: torch.Tensor, target: torch.Tensor, kappa: fl
     Returns:
         (B,) losses.
     """
-    n = predicted.shape[1]
+    n, m = predicted.shape[1], target.shape[1]
     levels = (torch.arange(n, device=predicted.device) + 0.5) / n
-    gaps = target[:, None, :] - predicted[:, :, None]  # (B, N, M)
-    size = gaps.abs()
-    huber = torch.where(size <= kappa, gaps**2 / 2, kappa * (size - kappa / 2))
-    weights = (levels[None, :, None] - (gaps.detach() < 0).float()).abs()
-    return (weights * huber / kappa).mean(2).sum(1)
+    pairs = (predicted[:, :, None].expand(-1, n, m), target[:, None, :].expand(-1, n, m))
+    weights = (levels[None, :, None] - (pairs[1] < pairs[0]).float()).abs()
+    huber = F.smooth_l1_loss(*pairs, reduction="none", beta=kappa)  # smooth_l1 is L / kappa
+    return (weights * huber).mean(2).sum(1)
 
 
 class QuantileNetwork(QNetwork):
@@ -116,7 +117,6 @@ class QuantileDQN(DQN):
         quantiles: int = 64,
         relabel_stocks: bool = False,
         gamma: float = 1.0,
-        policy_kwargs: dict[str, Any] | None = None,
         **dqn: Any,
     ) -> None:
         """Make a learner.
@@ -130,7 +130,6 @@ class QuantileDQN(DQN):
             relabel_stocks: give replayed steps the stock of another step, as its dynamics are known. Off as in the
                 paper's agent.
             gamma: discount of the return and the stock.
-            policy_kwargs: as SB3's DQN: net_arch, activation_fn, ...
             **dqn: as SB3's DQN.
 
         Raises:
@@ -142,18 +141,23 @@ class QuantileDQN(DQN):
         if isinstance(functional, Homeostasis):
             raise ValueError(f"{functional!r} is of vector rewards, which this agent does not learn. Use Target().")
         self.functional, self.stocks = functional, tuple(float(stock) for stock in stocks)
-        self.quantiles, self.relabel_stocks, self.own_policy_kwargs = quantiles, relabel_stocks, policy_kwargs or {}
+        self.quantiles, self.relabel_stocks = quantiles, relabel_stocks
         if not self.stocks:
             raise ValueError("stocks is empty; give the initial stocks to learn for, such as (0.0,).")
         venv = self._wrap_env(env, verbose=0, monitor_wrapper=True)
-        network = {"functional": utility, "quantiles": quantiles, "stock_scale": max(1.0, *map(abs, self.stocks))}
+        scale = max(1.0, *map(abs, self.stocks))
+        self._network = {"functional": utility, "quantiles": quantiles, "stock_scale": scale}
         super().__init__(
             "MultiInputPolicy" if policy == "MlpPolicy" else policy,  # with its stock any observation is a Dict
             StockVecEnv(venv, gamma, self._draw_stocks),
             gamma=gamma,
-            policy_kwargs={**self.own_policy_kwargs, **network},
             **dqn,
         )
+
+    def _setup_model(self) -> None:
+        # Bound here and not put into policy_kwargs, which are the user's and are saved as such.
+        self.policy_class: Any = partial(self.policy_class, **self._network)
+        super()._setup_model()
 
     def _draw_stocks(self, episodes: int, rng: np.random.Generator) -> np.ndarray:
         """Initial stocks of training episodes."""
@@ -221,13 +225,16 @@ class QuantileDQN(DQN):
             ValueError: if the functional is not registered or holds a function, which JSON cannot keep.
         """
         own = {"functional": describe_functional(self.functional), "stocks": self.stocks, "quantiles": self.quantiles}
-        own |= {"relabel_stocks": self.relabel_stocks, "policy_kwargs": self.own_policy_kwargs}
-        own |= {name: getattr(self, name) for name in _DQN}
+        own |= {"relabel_stocks": self.relabel_stocks} | {name: getattr(self, name) for name in _DQN}
+        every: Any = self.train_freq
+        own["train_freq"] = (every.frequency, every.unit.value)
         save_agent(self, path, own, {})
 
     @classmethod
-    def load(cls, path: str | Path, env: Any = None, device: torch.device | str = "auto", **_: Any) -> QuantileDQN:  # type: ignore[override]
-        """Read what `save` wrote; `env` is an environment as the constructor takes.
+    def load(  # type: ignore[override]
+        cls, path: str | Path, env: Any = None, device: torch.device | str = "auto", **changes: Any
+    ) -> QuantileDQN:
+        """Read what `save` wrote, with `changes` of the constructor's arguments; `env` is as the constructor takes.
 
         Raises:
             DamagedFile: if the file cannot be read.
@@ -236,8 +243,10 @@ class QuantileDQN(DQN):
         """
         if env is None:
             raise ValueError(f"{cls.__name__}.load needs env=: an environment of the kind that it was trained on.")
-        facts, arrays = read_agent(cls, path)
-        model = cls("MlpPolicy", env, device=device, **{**facts["settings"], **facts["own"]})
+        facts, arrays = read_agent(cls, path, changes)
+        kept = {key: value for key, value in facts["settings"].items() if key != "use_sde"}  # not DQN's
+        kept |= {**facts["own"], "train_freq": tuple(facts["own"]["train_freq"])}
+        model = cls("MlpPolicy", env, device=device, **{**kept, **changes})
         restore_agent(model, path, facts, arrays)
         return model
 

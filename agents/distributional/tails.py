@@ -41,20 +41,18 @@ class TailSolution:
         return values, np.bincount(place, weights)
 
 
-def best_shortfalls(mdp: TabularMDP, horizon: int, allowed: np.ndarray | None = None) -> Solution:
-    """The policies of least E max(b - G, 0) for every return b that is possible at all, b = -c_0, in one sweep.
+def shortfall_graph(mdp: TabularMDP, horizon: int) -> StockGraph:
+    """The problem unrolled from every threshold b that the return can be at all, c_0 = -b.
 
     Args:
         mdp: The problem; the return is discounted by its gamma.
         horizon: Steps after which an episode is cut off.
-        allowed: (S, A) bool, actions that may be taken; by default all.
     """
-    returns = StockGraph.build(mdp, horizon, [0.0]).atoms
-    return value_iteration(StockGraph.build(mdp, horizon, -returns), Shortfall(), allowed)
+    return StockGraph.build(mdp, horizon, -StockGraph.build(mdp, horizon, [0.0]).atoms)
 
 
 def cvar_of(shortfalls: Solution, tau: float) -> TailSolution:
-    """The best tau-CVaR, from `best_shortfalls`: those serve every tau."""
+    """The best tau-CVaR, from the solution of a `shortfall_graph` for `Shortfall()`: one serves every tau."""
     CVaR(tau)  # refuses what is no fraction
     values = -shortfalls.graph.initial + shortfalls.start_values(Shortfall()) / tau
     best = int(values.argmax())
@@ -74,7 +72,7 @@ def best_cvar(mdp: TabularMDP, tau: float, horizon: int) -> TailSolution:
         tau: Fraction of worst outcomes, in (0, 1].
         horizon: Steps after which an episode is cut off.
     """
-    return cvar_of(best_shortfalls(mdp, horizon), tau)
+    return cvar_of(value_iteration(shortfall_graph(mdp, horizon), Shortfall()), tau)
 
 
 def best_optimistic_cvar(mdp: TabularMDP, tau: float, horizon: int, max_rounds: int = 1000) -> TailSolution:

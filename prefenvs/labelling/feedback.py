@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from prefenvs.calibration import Calibration, measure, reference_set
+from prefenvs.calibration import Calibration, measure, reference_set, weighted_scores
 from prefenvs.error import BudgetSpent, SegmentForgotten
 from prefenvs.labelling.random_stream import uniforms
 from prefenvs.labelling.source import LocalSource, Source, find_source
@@ -24,7 +24,6 @@ from prefenvs.teacher import (
     draws_needed,
     make_teacher,
     rate_scores,
-    weighted_scores,
 )
 
 
@@ -46,7 +45,7 @@ class Feedback:
         self.recorded_episodes: int = first["episodes"]
         self._oracle = make_oracle(self.config.oracle, self.task)
         self._teacher = make_teacher(self.config.teacher)
-        self._calibrations: dict[int, Calibration] = {}
+        self._calibrations: dict[tuple[int, float], Calibration] = {}
         self._pending: list[tuple[np.ndarray, Label]] = []
         self._next = 0
         self._answered = 0
@@ -162,28 +161,35 @@ class Feedback:
             scores.reshape(-1, k)
             for scores in weighted_scores(oracle.utility(judged), judged.mask, self._teacher.myopia)
         )
-        needs_unit = self._teacher.needs_unit or self.config.answer == "rating"
-        calibration = self._calibration(segments.steps) if needs_unit else Calibration()
+        calibration = self._calibration(segments.steps) if self._teacher.needs_unit else Calibration()
         recent = self._recent_returns() if self._teacher.scale == "raw" else (0.0, 0.0)
         thresholds = Thresholds.of(self._teacher, calibration, segments.steps, recent)
         if self.config.answer == "rating":
             skipped = plain.max(1) <= thresholds.skip_below
-            return rate_scores(self._teacher, calibration, weighted, random[:, : draws_needed(k)], skipped)
+            remembered = self._calibration(segments.steps, self._teacher.myopia)
+            return rate_scores(self._teacher, remembered, weighted, random[:, : draws_needed(k)], skipped)
         return answer_scores(
             self._teacher, thresholds, plain, weighted, random[:, : draws_needed(k)], self.config.answer
         )
 
-    def _calibration(self, steps: int) -> Calibration:
-        if self.config.calibration is not None:
-            return self.config.calibration
+    def _calibration(self, steps: int, myopia: float = 1.0) -> Calibration:
+        """The units of scores, plain or (for ratings) weighted as the teacher remembers them."""
+        own = self.config.calibration
+        if own is not None:
+            if self.config.answer == "rating" and own.myopia != self._teacher.myopia:
+                raise ValueError(
+                    f"calibration was measured with myopia={own.myopia}, the teacher who rates has "
+                    f"myopia={self._teacher.myopia}. Measure it with prefenvs.calibrate(..., myopia=...)."
+                )
+            return own
         if self.task not in TASKS:
             raise ValueError(
                 f"the teacher or oracle needs units for {self.task!r}, which is not a task of the suite. "
                 "Pass calibration=prefenvs.calibrate(my_env, segment_steps=...) to prefenvs.wrap."
             )
-        if steps not in self._calibrations:
-            self._calibrations[steps] = measure(self._oracle, reference_set(self.task, steps))
-        return self._calibrations[steps]
+        if (steps, myopia) not in self._calibrations:
+            self._calibrations[steps, myopia] = measure(self._oracle, reference_set(self.task, steps), myopia)
+        return self._calibrations[steps, myopia]
 
     def _recent_returns(self) -> tuple[float, float]:
         means = np.array(self._source.ask_all("recent_returns", [()] * self.num_streams))

@@ -23,7 +23,7 @@ from prefenvs.metrics.kl_frontier import (
     rate_function,
     tilt_for_kl,
 )
-from prefenvs.studies._check import Paper, Table, Tables, Verdict, decide, within
+from prefenvs.studies._check import Paper, Table, Tables, Verdict, decide, per_seed, within
 
 PAPER = Paper(
     card="52",
@@ -146,16 +146,30 @@ def check(tables: Tables) -> Verdict:
     return decide([within(name, value, MARGIN[name]) for name, value in zip(MARGIN, worst, strict=True)])
 
 
+def summary(tables: Tables) -> Table:
+    """Gaps of reward a token to the tilt, mean over vocabularies and seeds, by delta and m."""
+    return [
+        {"delta": delta, "tokens m": m} | {f"gap of {arm}": gap(tables, arm, delta=delta, m=m) for arm in arms("")[1:]}
+        for delta in DELTAS
+        for m in TOKENS
+    ]
+
+
 def draw(tables: Tables, figure: Any) -> None:
     """The gap of best-of-n against m."""
     axes = figure.subplots()
-    for size, delta in sorted({(row["vocabulary"], row["delta"]) for row in tables["tilt"][min(tables["tilt"])]}):
-        rewards = [
-            np.mean(
-                [[r["reward"] for r in t if (r["vocabulary"], r["delta"]) == (size, delta)] for t in seeds.values()], 0
-            )
-            for seeds in (tables["tilt"], tables["best-of-n"])
-        ]
-        axes.loglog(TOKENS, rewards[0] - rewards[1], marker="o", label=f"V = {size}, delta = {delta}")
-    axes.set(xlabel="tokens m", ylabel="reward a token below the tilt's")
-    axes.legend()
+    sizes = sorted({row["vocabulary"] for table in tables["tilt"].values() for row in table})
+    for place, size in enumerate(sizes):
+        for delta, line in zip(DELTAS, ("-", "--"), strict=True):
+            gaps = [gap(tables, "best-of-n", vocabulary=size, delta=delta, m=m) for m in TOKENS]
+            axes.loglog(TOKENS, gaps, f"C{place}o{line}", markersize=4, label=f"vocabulary {size}, delta {delta}")
+    axes.set(xlabel="tokens a sequence, m", ylabel="reward a token below the tilt's")
+    axes.set_xticks(TOKENS, map(str, TOKENS))
+    axes.set_xticks([], minor=True)
+    axes.legend(frameon=False)
+
+
+def gap(tables: Tables, arm: str, **where: Any) -> float:
+    """Mean over seeds of an arm's gap of reward a token to the tilt."""
+    tilt, mine = (per_seed(tables, name, "reward", **where) for name in ("tilt", arm))
+    return float(np.mean([tilt[seed] - mine[seed] for seed in tilt]))

@@ -10,6 +10,8 @@ import pytest
 import torch
 from stable_baselines3 import PPO, SAC
 from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.utils import LinearSchedule
+from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 import prefenvs
 from prefenvs.agents import PEBBLE, Barrier, PreferenceCallback, PreferenceConfig, PrefPPO, RewardReplayBuffer
@@ -66,6 +68,12 @@ def test_short_segments_of_failed_episodes_are_among_them():
     assert (segments.lengths < 15).any()
 
 
+def test_no_short_segment_is_asked_about_when_windows_are_whole():
+    for whole in (False, True):
+        query, _ = prefppo(config=dataclasses.replace(SMALL, whole_windows=whole)).preferences.latest
+        assert (query.segments.lengths == query.segments.mask.shape[1]).all() == whole
+
+
 def test_the_replay_buffer_holds_the_rewards_of_the_model():
     model = pebble()
     buffer = model.replay_buffer
@@ -119,7 +127,8 @@ def test_a_teacher_that_skips_everything_leaves_the_learner_exploring():
     assert model.preferences.feedback.answered == 0
     assert not model.preferences.reward_model.trained
     assert model.replay_buffer.explore
-    assert len(model.preferences.history) == 0
+    np.testing.assert_array_equal(model.preferences.history[:, 1:3], [[8, 0], [16, 0], [24, 0]])
+    assert np.isnan(model.preferences.history[:, 3:6]).all()
 
 
 def test_the_critic_starts_afresh_once_when_the_reward_model_is_first_trained(monkeypatch):
@@ -178,6 +187,42 @@ def test_a_loaded_agent_goes_on_with_its_learned_reward_and_its_critic(tmp_path)
     after = torch.cat([weight.detach().flatten() for weight in loaded.critic_target.parameters()])
     assert (torch.cat([weight.flatten() for weight in before]) - after).abs().mean() < 0.05
     assert loaded.replay_buffer.rewards[:200].any()
+
+
+def test_a_loaded_agent_keeps_its_schedules(tmp_path):
+    env = gym.make("prefenvs/CartPole-v0")
+    falling = {"learning_rate": LinearSchedule(1e-3, 0.0, 1.0), "clip_range": LinearSchedule(0.4, 0.1, 0.5)}
+    PrefPPO("MlpPolicy", env, preferences=SMALL, device="cpu", **falling).save(tmp_path / "agent")
+    loaded = PrefPPO.load(tmp_path / "agent", env, device="cpu")
+    for remaining in (1.0, 0.6, 0.0):
+        assert loaded.lr_schedule(remaining) == falling["learning_rate"](remaining)
+        assert loaded.clip_range(remaining) == falling["clip_range"](remaining)
+
+
+def test_a_schedule_of_ones_own_is_asked_for_when_loading(tmp_path):
+    env = gym.make("prefenvs/CartPole-v0")
+    own = {"learning_rate": lambda remaining: 1e-3 * remaining**2}
+    PrefPPO("MlpPolicy", env, preferences=SMALL, device="cpu", **own).save(tmp_path / "agent")
+    with pytest.raises(ValueError, match=r"functions of your own for learning_rate.*learning_rate=\.\.\."):
+        PrefPPO.load(tmp_path / "agent", env)
+    assert PrefPPO.load(tmp_path / "agent", env, device="cpu", **own).lr_schedule(0.5) == 2.5e-4
+
+
+@pytest.mark.parametrize(("cls", "task"), [(PEBBLE, "Pendulum"), (PrefPPO, "CartPole")])
+def test_an_id_is_made_into_an_environment(cls, task):
+    model = cls(
+        "MlpPolicy", f"prefenvs/{task}-v0", preferences=SMALL, device="cpu", policy_kwargs={"net_arch": [4]}, seed=0
+    )
+    assert model.preferences.feedback.task == task
+
+
+def test_an_off_policy_learner_refuses_observations_that_vecnormalize_changes():
+    venv = VecNormalize(DummyVecEnv([lambda: gym.make("prefenvs/Pendulum-v0")]))
+    model = PEBBLE("MlpPolicy", venv, preferences=SMALL, buffer_size=100, device="cpu")
+    with pytest.raises(ValueError, match="VecNormalize normalizes observations here"):
+        model.learn(10)
+    venv = VecNormalize(DummyVecEnv([lambda: gym.make("prefenvs/Pendulum-v0")]), norm_obs=False)
+    assert PEBBLE("MlpPolicy", venv, preferences=SMALL, buffer_size=100, device="cpu").learn(10).num_timesteps == 10
 
 
 def test_a_file_that_is_no_agent_is_refused(tmp_path):

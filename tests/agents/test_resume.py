@@ -43,7 +43,7 @@ if agent == "pebble":
 else:
     preset = Preset("CartPole", "prefppo", 960, 2, {"n_steps": 32, "batch_size": 32, "n_epochs": 2,
                     "learning_rate": "lin_1e-3", "policy_kwargs": {"net_arch": [8]}}, asked, 320, 320, "test")
-train(Run(preset, seed=3, teacher="noisy", device="cpu"), Path(folder), quiet=True)
+train(Run(preset, seed=3, teacher="noisy", device="cpu", reward_metrics=("pearson", "starc")), Path(folder), quiet=True)
 """
 
 
@@ -61,7 +61,7 @@ def outcome(folder):
         answers = connection.execute("SELECT number, payload, answer FROM answers ORDER BY number").fetchall()
     with zipfile.ZipFile(folder / "agent.zip") as archive:
         weights = archive.read("agent.safetensors")
-    tables = [(folder / name).read_text() for name in ("evaluations.csv", "sessions.csv")]
+    tables = [(folder / name).read_text() for name in ("evaluations.csv", "sessions.csv", "metrics.csv")]
     return result, answers, weights, tables
 
 

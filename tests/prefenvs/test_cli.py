@@ -1,6 +1,8 @@
 import json
 import re
+import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -9,7 +11,7 @@ from prefenvs.agents.presets import PRESETS
 from prefenvs.cli import VERBS, main
 from prefenvs.tasks import TASKS
 
-KINDS = ("tasks", "oracles", "teachers", "strategies", "agents", "presets")
+KINDS = ("tasks", "oracles", "teachers", "strategies", "metrics", "agents", "presets", "studies")
 
 
 def run(*arguments):
@@ -28,11 +30,20 @@ def finished(tmp_path_factory):
     return out, command
 
 
+@pytest.fixture(scope="module")
+def seeds(tmp_path_factory):
+    """The folder of two seeds of the same run, and the command that made them."""
+    out = tmp_path_factory.mktemp("runs") / "seeds"
+    command = ("train", "--preset", "pendulum-small", "--steps", 300, "--seeds", 2, "--out", out, "--device", "cpu")
+    assert run(*command) == 0
+    return out, command
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_list_names_what_there_is(kind, capsys):
     assert run("list", "--kind", kind) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert run("list", "--kind", kind, "--json") == 0
+    assert run("list", kind, "--json") == 0
     names = json.loads(capsys.readouterr().out)
     assert [line.split()[0] for line in lines] == list(names)
     assert names
@@ -82,6 +93,47 @@ def test_a_stopped_run_says_how_to_resume_and_goes_on_at_its_checkpoint(tmp_path
     assert json.loads(shown.out)["asked"] == 10
 
 
+def test_a_seed_among_others_gives_what_it_gives_alone(finished, seeds):
+    alone, among = (json.loads((path / "result.json").read_text()) for path in (finished[0], seeds[0] / "seed-0"))
+    assert {**among, "seconds": 0} == {**alone, "seconds": 0}
+    other = json.loads((seeds[0] / "seed-1" / "result.json").read_text())
+    assert other["seed"] == 1
+    assert other["final"] != among["final"]
+
+
+def test_seeds_are_printed_one_a_line_and_run_once(seeds, capsys):
+    out, command = seeds
+    ran = (out / "seed-0" / "table.json").stat().st_mtime_ns
+    results = [json.loads((out / name / "result.json").read_text()) for name in ("seed-0", "seed-1")]
+    assert run(*command, "--jobs", 2, "--json") == 0
+    assert json.loads(capsys.readouterr().out) == results
+    assert run(*command) == 0
+    assert (out / "seed-0" / "table.json").stat().st_mtime_ns == ran
+    lines = [f"true return {r['final']:.1f} +- {r['sd']:.1f} over 20 episodes; {out}/seed-{r['seed']}" for r in results]
+    assert capsys.readouterr().out.splitlines() == lines
+
+
+def test_a_report_takes_the_folders_of_seeds(seeds, capsys):
+    assert run("report", seeds[0] / "seed-0", seeds[0] / "seed-1") == 0
+    assert Path(capsys.readouterr().out.strip()).exists()
+
+
+def test_a_seed_that_fails_exits_1_and_leaves_the_others(seeds, capsys, tmp_path):
+    out, command = tmp_path / "copy", list(seeds[1])
+    shutil.copytree(seeds[0], out)
+    command[command.index("--out") + 1] = out
+    (out / "seed-1" / "table.json").unlink()
+    (out / "seed-1" / "result.json").write_text('{"final": ')
+    assert run(*command) == 1
+    shown = capsys.readouterr()
+    assert shown.out.splitlines()[0].endswith(f"{out}/seed-0")
+    assert len(shown.out.splitlines()) == 1
+    assert "seed-1 failed: prefenvs.error.DamagedFile" in shown.err
+    assert str(out / "seed-1" / "error.txt") in shown.err
+    assert run(*command[:3], "--steps", 400, *command[5:]) == 1
+    assert "total_steps" in capsys.readouterr().err
+
+
 def test_a_runs_folder_says_how_to_repeat_it(finished):
     out, _ = finished
     config = json.loads((out / "config.json").read_text())
@@ -127,6 +179,17 @@ def test_report_writes_a_page(finished, capsys):
         (("train", "--env", "MountainCar", "--agent", "sac"), "Use --agent ppo"),
         (("train", "--preset", "pendulum-small", "--agent", "prefppo"), "Leave --preset out"),
         (("list", "--kind", "orcales"), "Did you mean 'oracles'"),
+        *[
+            (("train", "--env", "Pendulum", f"--{flag}", n), f"--{flag} {n} is too small, expected 1 or more")
+            for flag in ("steps", "budget", "seeds", "jobs")
+            for n in (0, -3)
+        ],
+        (("train", "--env", "Pendulum", "--seed", -1), "--seed -1 is too small, expected 0 or more"),
+        (("train", "--env", "Pendulum", "--clips", -1), "--clips -1 is too small"),
+        (("train", "--env", "Pendulum", "--seeds", 2, "--oracle", "regrett"), "Did you mean 'regret'"),
+        (("demo", "--steps", 0), "--steps 0 is too small"),
+        (("demo", "--seed", -1), "--seed -1 is too small"),
+        (("eval", "--env", "Pendulum", "--episodes", 0), "--episodes 0 is too small"),
         (("eval",), "give one of --env"),
         (("eval", "--env", "Pendulum", "--run-folder", "x"), "give one of --env"),
         (("eval", "--run-folder", "no-such-run"), "holds no run"),

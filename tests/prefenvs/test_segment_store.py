@@ -63,6 +63,25 @@ def test_windows_are_those_of_a_plain_reference(played, steps, resets, capacity)
         assert drawn.truncated[i] == (ends and kinds[episode] == "truncated")
 
 
+@settings(max_examples=40)
+@given(episodes, st.integers(1, 6), st.sampled_from([16, 1000]))
+def test_whole_windows_are_those_that_fit_into_their_episode(played, steps, capacity):
+    store = SegmentStore(OBS, ACT, capacity=capacity)
+    play(*zip(*played, strict=True), store)
+    oldest, expected, position = len(store) - min(capacity, len(store)), set(), 0
+    for episode, (length, _) in enumerate(played):
+        expected |= {(episode, t) for t in range(max(oldest - position, 0), length - steps + 1)}
+        position += length
+    assert store.windows(steps, whole_windows=True) == len(expected)
+    if not expected:
+        with pytest.raises(ValueError, match="no episode has"):
+            store.sample(1, steps, np.random.default_rng(0), whole_windows=True)
+        return
+    drawn = store.sample(60 * len(expected), steps, np.random.default_rng(0), whole_windows=True)
+    assert drawn.mask.all()
+    assert {(episode, t) for _, episode, t in drawn.ids.tolist()} == expected
+
+
 def test_a_restored_store_draws_the_same_and_goes_on():
     store = SegmentStore(OBS, ACT, capacity=64)
     play([30, 20, 40], ["terminated", "truncated", "cut"], store)

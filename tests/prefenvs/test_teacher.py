@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from prefenvs.calibration import Calibration
+from prefenvs.calibration import Calibration, weighted_scores
 from prefenvs.labelling.random_stream import uniforms
 from prefenvs.teacher import (
     TEACHERS,
@@ -19,7 +19,6 @@ from prefenvs.teacher import (
     draws_needed,
     make_teacher,
     rate_scores,
-    weighted_scores,
 )
 
 UNIT = Calibration(mean=0.0, sd=1.0, floor=-3.0)

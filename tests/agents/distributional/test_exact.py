@@ -19,7 +19,7 @@ from prefenvs.agents.distributional import (
     Target,
     best_cvar,
     best_optimistic_cvar,
-    best_shortfalls,
+    shortfall_graph,
     cvar_of,
     evaluate,
     markov,
@@ -178,7 +178,7 @@ def test_the_mean_is_ordinary_value_iteration_whatever_the_stock(gamma):
 def test_cvar_of_everything_is_the_mean():
     mdp = ledge_world().mdp
     mean = value_iteration(StockGraph.build(mdp, 12, [0.0]), Mean()).start_values(Mean())[0]
-    shortfalls = best_shortfalls(mdp, 12)
+    shortfalls = value_iteration(shortfall_graph(mdp, 12), Shortfall())
     assert cvar_of(shortfalls, 1.0).value == pytest.approx(mean, abs=1e-12)
     tails = [cvar_of(shortfalls, tau).value for tau in (0.05, 0.2, 0.5, 1.0)]
     assert tails == sorted(tails)

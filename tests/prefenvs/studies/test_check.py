@@ -79,7 +79,7 @@ def test_for_many_numbers_the_interval_of_a_mean_is_students():
 @pytest.mark.parametrize("n", [5, 10])
 def test_nine_in_ten_intervals_or_more_cover_the_mean_from_few_seeds(n):
     # Nominal 95%; plain percentiles of five normal numbers cover about 82%.
-    samples = np.random.default_rng(7).normal(size=(300, 1, n))
+    samples = np.random.default_rng(7).normal(size=(120, 1, n))
     rng = np.random.default_rng(8)
     ends = np.array([bootstrap(sample, rng) for sample in samples])
     covered = np.mean((ends[:, 0] <= 0) & (ends[:, 1] >= 0))

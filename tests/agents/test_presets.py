@@ -1,0 +1,57 @@
+"""Presets are complete, can be built, and say where they are from."""
+
+import dataclasses
+
+import pytest
+
+from prefenvs.agents.presets import PRESETS, default_agent, default_preset, schedules
+from prefenvs.agents.train import Run, make_agent
+from prefenvs.tasks import TASKS
+
+# B-Pref's scripts: task, steps, environments, rate, batch, budget, sessions, steps of the last session.
+BPREF = {
+    "bpref-walker-walk": ("WalkerWalk", 500_000, 1, 5e-4, 1024, 500, 10, 190_000),
+    "bpref-quadruped-walk": ("QuadrupedWalk", 1_000_000, 1, 1e-4, 1024, 1000, 10, 280_000),
+    "bpref-walker-walk-prefppo": ("WalkerWalk", 4_000_000, 32, 5e-5, 64, 500, 10, 176_000),
+    "bpref-quadruped-walk-prefppo": ("QuadrupedWalk", 4_000_000, 16, 5e-5, 128, 1000, 10, 176_000),
+}
+
+
+@pytest.mark.parametrize("name", BPREF)
+def test_a_published_preset_holds_the_published_numbers(name):
+    preset = PRESETS[name]
+    asked = preset.preferences
+    assert preset.published
+    assert "B-Pref" in preset.source
+    found = (preset.task, preset.total_steps, preset.num_envs, preset.algorithm["learning_rate"])
+    found += (preset.algorithm["batch_size"], asked.queries, asked.sessions, asked.last_session)
+    assert found == BPREF[name]
+    assert (asked.segment_steps, asked.members, asked.hidden, asked.strategy) == (50, 3, (256,) * 3, "disagreement")
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_preset_makes_its_agent(name):
+    preset = PRESETS[name]
+    if TASKS[preset.task].extra == "dmc":
+        pytest.importorskip("dm_control", reason="needs the dmc extra")
+    small = {"policy_kwargs": {"net_arch": [4]}}
+    small |= {"buffer_size": 10} if preset.agent == "pebble" else {"batch_size": 100, "n_steps": 100}
+    preset = dataclasses.replace(preset, num_envs=1, algorithm={**preset.algorithm, **small})
+    model = make_agent(Run(preset, device="cpu"))
+    assert model.preferences.config == preset.preferences
+    assert model.preferences.feedback.task == preset.task
+    model.get_env().close()
+
+
+def test_published_settings_are_taken_only_when_named():
+    assert not default_preset("WalkerWalk", "pebble").published
+    assert default_preset("WalkerWalk", "pebble").task == "WalkerWalk"
+    assert default_preset("HalfCheetah", "sac") is PRESETS["halfcheetah-small"]
+    assert default_agent("CartPole") == "prefppo"
+    assert default_agent("Pendulum") == "pebble"
+
+
+def test_a_linear_schedule_falls_to_0():
+    made = schedules({"learning_rate": "lin_1e-3", "gamma": 0.9})
+    assert made["gamma"] == 0.9
+    assert [made["learning_rate"](remaining) for remaining in (1.0, 0.5, 0.0)] == [1e-3, 5e-4, 0.0]

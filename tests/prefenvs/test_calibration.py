@@ -1,0 +1,115 @@
+"""Units of a teacher's parameters."""
+
+import gymnasium as gym
+import numpy as np
+import pytest
+
+import prefenvs
+from prefenvs.calibration import Calibration, measure, random_play, reference_set, weighted_scores
+from prefenvs.oracles import PartialReturn
+from prefenvs.segments import JudgedSegments
+
+
+def judged(rewards):
+    rewards = np.array(rewards, float)
+    n, steps = rewards.shape
+    mask = np.ones((n, steps), bool)
+    return JudgedSegments(
+        np.zeros((n, steps + 1, 1)), np.zeros((n, steps, 1)), rewards, {"reward": rewards}, mask, ~mask[:, 0]
+    )
+
+
+def test_units_are_moments_of_segment_scores():
+    found = measure(PartialReturn(), judged([[1, 1], [2, 2], [3, 3]]))  # scores 2, 4, 6
+    assert (found.mean, found.floor, found.steps, found.myopia) == (4.0, 2.0, 2, 1.0)
+    np.testing.assert_allclose(found.sd, np.sqrt(8 / 3))
+    np.testing.assert_allclose(found.factor_sd["reward"], np.sqrt(8 / 3))
+
+
+def test_a_myopic_teachers_units_weigh_steps_as_the_teacher_does():
+    found = measure(PartialReturn(), judged([[4, 0], [0, 4]]), myopia=0.5)  # scores 2, 4
+    assert (found.mean, found.sd, found.floor, found.myopia) == (3.0, 1.0, 2.0, 0.5)
+
+
+def test_the_reference_set_is_the_same_every_time_and_its_rewards_are_the_tasks():
+    reference_set.cache_clear()
+    first = reference_set("Pendulum", 20)
+    reference_set.cache_clear()
+    np.testing.assert_array_equal(first.rewards, reference_set("Pendulum", 20).rewards)
+    assert first.rewards.shape == (2000, 20)
+    assert (first.rewards <= 0).all()
+    assert prefenvs.calibrate("prefenvs/Pendulum-v0", segment_steps=20) == measure(PartialReturn(), first)
+
+
+def test_an_environment_of_ones_own_is_measured_by_its_reward():
+    found = prefenvs.calibrate(gym.make("CartPole-v1"), segment_steps=10, steps=500)
+    assert found.floor >= 1.0
+    assert 0 < found.sd < 10
+    assert found.mean <= 10.0
+
+
+def test_random_play_restarts_at_ends_and_at_the_horizon():
+    env = prefenvs.wrap(gym.make("CartPole-v1"))
+    episodes = random_play(env._task, 200, 15, np.random.default_rng(0))
+    lengths = [len(episode["rewards"]) for episode in episodes]
+    assert sum(lengths) >= 200
+    assert max(lengths) == 15
+    assert any(episode["terminated"] for episode in episodes)
+
+
+def test_an_environment_whose_reward_is_hidden_is_refused():
+    with pytest.raises(ValueError, match="hides its reward"):
+        prefenvs.calibrate(gym.make("prefenvs/Pendulum-v0"), segment_steps=10)
+    with pytest.raises(ValueError, match="hides its reward"):
+        prefenvs.calibrate(prefenvs.wrap(gym.make("MountainCar-v0")), segment_steps=10)
+
+
+def test_a_unit_is_positive():
+    with pytest.raises(ValueError, match=r"sd=0\.0, expected a positive unit"):
+        Calibration(sd=0.0)
+
+
+def test_a_rating_is_relative_to_what_the_teacher_remembers():
+    # Half of the reference set lies above the mean, whatever the weights: the middle of 5 levels, on average.
+    def ratings(teacher):
+        env = gym.make("prefenvs/Pendulum-v0", answer="rating", teacher=teacher)
+        feedback, store = prefenvs.feedback(env), prefenvs.SegmentStore(env.observation_space, env.action_space)
+        observation, _ = env.reset(seed=0)
+        env.action_space.seed(0)
+        for _ in range(2000):
+            action = env.action_space.sample()
+            after, _, terminated, truncated, info = env.step(action)
+            ids = info["segment_id"][None]
+            store.add(observation[None], action[None], after[None], [terminated], [truncated], ids)
+            observation = env.reset()[0] if terminated or truncated else after
+        query = prefenvs.Query(store.sample(2 * 300, 20, np.random.default_rng(0)))
+        return feedback.ask(query).ratings
+
+    for teacher in ("oracle", {"name": "myopic", "myopia": 0.5}):
+        given = ratings(teacher)
+        assert abs(given.mean() - 2.0) < 0.4, teacher
+        assert set(np.unique(given)) >= {0.0, 1.0, 2.0, 3.0, 4.0}
+
+
+def test_a_rating_needs_units_measured_with_the_teachers_own_myopia():
+    own = prefenvs.calibrate(gym.make("Pendulum-v1"), segment_steps=10, steps=500)
+    env = prefenvs.wrap(
+        gym.make("Pendulum-v1"), teacher={"name": "myopic", "myopia": 0.5}, answer="rating", calibration=own
+    )
+    feedback, store = prefenvs.feedback(env), prefenvs.SegmentStore(env.observation_space, env.action_space)
+    observation, _ = env.reset(seed=0)
+    for _ in range(30):
+        after, _, terminated, truncated, info = env.step(np.zeros(1, np.float32))
+        ids = info["segment_id"][None]
+        store.add(observation[None], np.zeros((1, 1)), after[None], [terminated], [truncated], ids)
+        observation = after
+    query = prefenvs.Query(store.sample(2, 10, np.random.default_rng(0)))
+    with pytest.raises(ValueError, match=r"measured with myopia=1\.0, the teacher who rates has myopia=0\.5"):
+        feedback.ask(query)
+    assert feedback.asked == 0
+
+
+def test_weights_fall_from_the_last_step_that_happened():
+    utility, mask = np.ones((1, 4)), np.array([[True, True, True, False]])
+    plain, weighted = weighted_scores(utility, mask, 0.5)
+    assert (plain[0], weighted[0]) == (3.0, 1.75)
