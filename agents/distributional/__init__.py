@@ -27,8 +27,8 @@ from prefenvs.agents.distributional.tails import (
     TailSolution,
     best_cvar,
     best_optimistic_cvar,
-    shortfall_graph,
     cvar_of,
+    shortfall_graph,
 )
 
 if TYPE_CHECKING:
@@ -57,7 +57,6 @@ __all__ = [
     "best_cvar",
     "best_markov_cvar",
     "best_optimistic_cvar",
-    "shortfall_graph",
     "check_optimisable",
     "cvar_of",
     "evaluate",
@@ -65,6 +64,7 @@ __all__ = [
     "markov",
     "nested_cvar",
     "policy_iteration",
+    "shortfall_graph",
     "stepwise",
     "truncation",
     "value_iteration",

@@ -19,11 +19,11 @@ from prefenvs.agents.distributional import (
     Target,
     best_cvar,
     best_optimistic_cvar,
-    shortfall_graph,
     cvar_of,
     evaluate,
     markov,
     policy_iteration,
+    shortfall_graph,
     truncation,
     value_iteration,
 )

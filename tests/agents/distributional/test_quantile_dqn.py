@@ -162,7 +162,7 @@ def test_what_it_cannot_learn_is_refused():
         QuantileDQN("MlpPolicy", Lottery(), functional=ExpectedUtility(torch.tanh), gamma=0.9)
     with pytest.raises(ValueError, match=r"stock can be made of it"):
         QuantileDQN("MlpPolicy", gym.make("prefenvs/CartPole-v0", budget=1))
-    with pytest.raises(ValueError, match="Homeostasis.*vector"):
+    with pytest.raises(ValueError, match=r"Homeostasis.*vector"):
         QuantileDQN("MlpPolicy", Lottery(), functional="homeostasis")
     with pytest.raises(ValueError, match="stocks is empty"):
         QuantileDQN("MlpPolicy", Lottery(), stocks=())
