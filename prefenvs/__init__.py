@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from prefenvs.tasks import TASKS as TASKS
     from prefenvs.teacher import TEACHERS as TEACHERS
     from prefenvs.teacher import Teacher as Teacher
+    from prefenvs.vector_env import EvaluationVectorEnv as EvaluationVectorEnv
+    from prefenvs.vector_env import PreferenceVectorEnv as PreferenceVectorEnv
 
 __version__ = "0.1.0"
 
@@ -52,6 +54,7 @@ _MODULES = {
     "prefenvs.segments": ("JudgedSegments", "Label", "Query", "Segments", "one_hot"),
     "prefenvs.tasks": ("TASKS",),
     "prefenvs.teacher": ("TEACHERS", "Teacher"),
+    "prefenvs.vector_env": ("EvaluationVectorEnv", "PreferenceVectorEnv"),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 
