@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
@@ -21,7 +21,7 @@ class BatchedMujoco:
 
     MuJoCo lets go of Python's lock while it steps, so threads share the simulations among them. Contact forces are
     worked out only for the robots that read them. `mujoco.rollout` is no alternative: it returns positions and
-    velocities, where Ant and Humanoid observe forces and inertias too, and it is no faster (docs/benchmarks.md).
+    velocities, where Ant and Humanoid observe forces and inertias too, and is no faster (benchmarks/env_steps.py).
 
     Example:
         >>> import numpy as np
@@ -64,12 +64,11 @@ class BatchedMujoco:
 
     def reset(self, rows: Rows, generators: Sequence[np.random.Generator]) -> None:
         """Begin episodes of these rows as Gymnasium does, each drawn from its own generator."""
+        starts = {}
         for row, generator in zip(rows.tolist(), generators, strict=True):
             self._generators[row] = generator
-            mujoco.mj_resetData(self._model, self._simulations[row])
-            qpos, qvel = self._robot.start(generator, *self._pose)
-            self._views["qpos"][row][:], self._views["qvel"][row][:] = qpos, qvel
-        self._share(self._forward, rows)
+            starts[row] = self._robot.start(generator, *self._pose)
+        self._share(partial(self._restart, starts=starts), rows)
         self._stepped[rows] = False
         self._read(rows)
 
@@ -123,9 +122,12 @@ class BatchedMujoco:
         for helper in helpers:
             helper.result()
 
-    def _forward(self, rows: Iterator[int]) -> None:
+    def _restart(self, rows: Iterator[int], starts: Mapping[int, tuple[np.ndarray, np.ndarray]]) -> None:
+        model, simulations = self._model, self._simulations
         for row in rows:
-            mujoco.mj_forward(self._model, self._simulations[row])
+            mujoco.mj_resetData(model, simulations[row])
+            self._views["qpos"][row][:], self._views["qvel"][row][:] = starts[row]
+            mujoco.mj_forward(model, simulations[row])
 
     def _advance(self, rows: Iterator[int], actions: np.ndarray) -> None:
         model, simulations, controls, substeps = self._model, self._simulations, self._views["ctrl"], self._substeps
