@@ -21,7 +21,7 @@ class BatchedMujoco:
 
     MuJoCo lets go of Python's lock while it steps, so threads share the simulations among them. Contact forces are
     worked out only for the robots that read them. `mujoco.rollout` is no alternative: it returns positions and
-    velocities, where Ant and Humanoid observe forces and inertias too, and is no faster (benchmarks/env_steps.py).
+    velocities, where Ant and Humanoid observe forces and inertias too, and is hardly faster.
 
     Example:
         >>> import numpy as np
