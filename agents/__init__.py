@@ -15,8 +15,10 @@ if TYPE_CHECKING:
     from prefenvs.agents.preference_callback import PreferenceCallback as PreferenceCallback
     from prefenvs.agents.preference_callback import PreferenceConfig as PreferenceConfig
     from prefenvs.agents.prefppo import PrefPPO as PrefPPO
+    from prefenvs.agents.replay import TensorReplayBuffer as TensorReplayBuffer
     from prefenvs.agents.reward_metrics import RewardMetricsCallback as RewardMetricsCallback
     from prefenvs.agents.reward_models import RewardEnsemble as RewardEnsemble
+    from prefenvs.agents.sac import SAC as SAC
 
 _MODULES = {
     "prefenvs.agents.checkpoint": ("Barrier",),
@@ -25,8 +27,10 @@ _MODULES = {
     "prefenvs.agents.pebble": ("PEBBLE",),
     "prefenvs.agents.preference_callback": ("PreferenceCallback", "PreferenceConfig"),
     "prefenvs.agents.prefppo": ("PrefPPO",),
+    "prefenvs.agents.replay": ("TensorReplayBuffer",),
     "prefenvs.agents.reward_metrics": ("RewardMetricsCallback",),
     "prefenvs.agents.reward_models": ("RewardEnsemble",),
+    "prefenvs.agents.sac": ("SAC",),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 

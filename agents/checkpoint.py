@@ -17,13 +17,13 @@ from safetensors.numpy import load_file, save_file
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 
+from prefenvs.agents.replay import FIELDS, TensorReplayBuffer
 from prefenvs.error import DamagedFile, RunMismatch
 from prefenvs.labelling import Feedback
 
 Arrays = dict[str, np.ndarray]
 
 _COUNTERS = ("num_timesteps", "_episode_num", "_n_updates", "_total_timesteps")
-_REPLAY = ("observations", "next_observations", "actions", "rewards", "dones", "timeouts")
 
 
 def under(prefix: str, state: Arrays) -> Arrays:
@@ -106,7 +106,7 @@ def experience_state(model: BaseAlgorithm) -> Arrays:
     buffer = getattr(model, "replay_buffer", None)
     if buffer is not None:
         size = buffer.size()
-        state |= {f"replay/{name}": getattr(buffer, name)[:size] for name in _REPLAY}
+        state |= {f"replay/{name}": getattr(buffer, name)[:size] for name in FIELDS}
         state |= {"replay/pos": np.array(buffer.pos), "replay/full": np.array(buffer.full)}
         state |= {"replay/explore": np.array(getattr(buffer, "explore", False))}
         state |= {"replay/novelty": np.array(getattr(buffer, "novelty", np.zeros(3)))}
@@ -119,9 +119,12 @@ def load_experience(model: BaseAlgorithm, state: Arrays) -> None:
         setattr(model, name, int(state[f"counter/{name}"]))
     buffer = getattr(model, "replay_buffer", None)
     if buffer is not None:
-        for name in _REPLAY:
+        for name in FIELDS:
             saved = state[f"replay/{name}"]
-            getattr(buffer, name)[: len(saved)] = saved
+            if isinstance(buffer, TensorReplayBuffer):
+                buffer.fields[name][: len(saved)] = torch.as_tensor(saved, device=buffer.device)
+            else:
+                getattr(buffer, name)[: len(saved)] = saved
         buffer.pos, buffer.full = int(state["replay/pos"]), bool(state["replay/full"])
         buffer.explore, buffer.novelty = bool(state["replay/explore"]), state["replay/novelty"]
 

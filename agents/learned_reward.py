@@ -6,12 +6,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.type_aliases import ReplayBufferSamples
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
 
+from prefenvs.agents.replay import TensorReplayBuffer
 from prefenvs.agents.reward_models import RewardEnsemble
+
+CHUNK = 16_384
+"""Steps that a reward model reads at a time."""
 
 
 class LearnedReward(VecEnvWrapper):
@@ -44,7 +47,7 @@ class LearnedReward(VecEnvWrapper):
 
 
 @torch.no_grad()
-def predict_rewards(model: RewardEnsemble, observations: Any, actions: Any, chunk: int = 16_384) -> np.ndarray:
+def predict_rewards(model: RewardEnsemble, observations: Any, actions: Any, chunk: int = CHUNK) -> np.ndarray:
     """(B,) float32 learned rewards of B steps, a chunk at a time."""
     parts = [
         model.reward(
@@ -56,15 +59,15 @@ def predict_rewards(model: RewardEnsemble, observations: Any, actions: Any, chun
     return torch.cat(parts).cpu().numpy().astype(np.float32)
 
 
-class RewardReplayBuffer(ReplayBuffer):
-    """SB3's replay buffer with rewards from a model: new steps get them as they come, old ones by `relabel`.
+class RewardReplayBuffer(TensorReplayBuffer):
+    """A replay buffer with rewards from a model: new steps get them as they come, old ones by `relabel`.
 
     Before there is a model, `explore` samples are rewarded for being far from what was seen: the distance to the k-th
     nearest observation, divided by its running standard deviation. Lee et al. 2021, arXiv:2106.05091, eq. 5 (k = 5).
     """
 
     def __init__(self, *args: Any, k_nearest: int = 5, **kwargs: Any) -> None:
-        """As SB3's ReplayBuffer; `k_nearest` is k of the exploration reward."""
+        """As TensorReplayBuffer; `k_nearest` is k of the exploration reward."""
         super().__init__(*args, **kwargs)
         self.k_nearest = k_nearest
         self.model: RewardEnsemble | None = None
@@ -89,14 +92,21 @@ class RewardReplayBuffer(ReplayBuffer):
             reward = predict_rewards(self.model, obs, self._env_actions(action))
         super().add(obs, next_obs, action, reward, done, infos)
 
+    @torch.no_grad()
     def relabel(self, model: RewardEnsemble) -> None:
         """Reward all stored steps, and those to come, by `model`."""
         self.model, self.explore = model, False
         size = self.size()
+        observations, actions, rewards = (
+            self.fields[name][:size].flatten(0, 1) for name in ("observations", "actions", "rewards")
+        )
         # SB3 keeps actions flat and gives discrete values an axis of length 1; the model reads the spaces' own shapes.
-        observations = self.observations[:size].reshape(-1, *(self.observation_space.shape or ()))
-        actions = self._env_actions(self.actions[:size].reshape(-1, *(self.action_space.shape or ())))
-        self.rewards[:size] = predict_rewards(model, observations, actions).reshape(size, self.n_envs)
+        observations = observations.reshape(-1, *(self.observation_space.shape or ()))
+        actions = actions.reshape(-1, *(self.action_space.shape or ()))
+        middle, half = (torch.as_tensor(part, device=self.device) for part in (self._middle, self._half))
+        for start in range(0, len(rewards), CHUNK):
+            part = slice(start, start + CHUNK)
+            rewards[part] = model.reward(observations[part], actions[part] * half + middle)
 
     def _env_actions(self, actions: np.ndarray) -> np.ndarray:
         return actions * self._half + self._middle
@@ -105,8 +115,8 @@ class RewardReplayBuffer(ReplayBuffer):
         samples = super()._get_samples(batch_inds, env)
         if not self.explore:
             return samples
-        seen = self.to_torch(self.observations[: self.size()].reshape(-1, *self.obs_shape))
-        distances = torch.cdist(samples.observations.flatten(1).float(), seen.flatten(1).float())
+        seen = self.fields["observations"][: self.size()].flatten(0, 1).flatten(1)
+        distances = torch.cdist(samples.observations.flatten(1).float(), seen.float())
         novelty = distances.kthvalue(min(self.k_nearest + 1, distances.shape[1]), dim=1).values  # the nearest is itself
         self._track(novelty.cpu().numpy().astype(np.float64))
         sd = np.sqrt(self.novelty[2] / max(self.novelty[0], 1.0))

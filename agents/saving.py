@@ -12,6 +12,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.numpy import load as load_bytes
 from safetensors.numpy import save as save_bytes
+from stable_baselines3 import A2C
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.utils import ConstantSchedule, FloatSchedule, LinearSchedule
 
@@ -45,7 +46,10 @@ def save_agent(
     for name, module in modules.items():
         assert module is not None
         arrays |= {f"{name}/{key}": array for key, array in module_state(module).items()}
-    settings = {key: _to_json(getattr(model, key)) for key in _SETTINGS if hasattr(model, key)}
+    held = {key: getattr(model, key) for key in _SETTINGS if hasattr(model, key)}
+    if isinstance(model, A2C):  # its constructor adds the optimizer to the policy's arguments, and will again
+        held["policy_kwargs"] = {k: v for k, v in model.policy_kwargs.items() if not k.startswith("optimizer_")}
+    settings = {key: _to_json(value) for key, value in held.items()}
     facts = {
         "class": type(model).__name__,
         "spaces": [str(model.observation_space), str(model.action_space)],

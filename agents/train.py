@@ -153,6 +153,8 @@ def train(
     venv = model.get_env()
     assert venv is not None
     venv.close()
+    if feedback is not None:
+        feedback.close()
     part = folder / "result.part"
     part.write_text(json.dumps(result, indent=1), encoding="utf-8")
     os.replace(part, folder / "result.json")

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from prefenvs.preference_env import EvaluationEnv as EvaluationEnv
     from prefenvs.preference_env import PreferenceEnv as PreferenceEnv
     from prefenvs.preference_env import wrap as wrap
+    from prefenvs.sb3 import sb3_vec as sb3_vec
     from prefenvs.segment_store import SegmentStore as SegmentStore
     from prefenvs.segments import JudgedSegments as JudgedSegments
     from prefenvs.segments import Label as Label
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
     from prefenvs.tasks import TASKS as TASKS
     from prefenvs.teacher import TEACHERS as TEACHERS
     from prefenvs.teacher import Teacher as Teacher
+    from prefenvs.vector_env import EvaluationVectorEnv as EvaluationVectorEnv
+    from prefenvs.vector_env import PreferenceVectorEnv as PreferenceVectorEnv
 
 __version__ = "0.1.0"
 
@@ -48,10 +51,12 @@ _MODULES = {
     "prefenvs.labelling": ("Feedback", "feedback", "render", "true_scores"),
     "prefenvs.oracles": ("ORACLES",),
     "prefenvs.preference_env": ("EvaluationEnv", "PreferenceEnv", "wrap"),
+    "prefenvs.sb3": ("sb3_vec",),
     "prefenvs.segment_store": ("SegmentStore",),
     "prefenvs.segments": ("JudgedSegments", "Label", "Query", "Segments", "one_hot"),
     "prefenvs.tasks": ("TASKS",),
     "prefenvs.teacher": ("TEACHERS", "Teacher"),
+    "prefenvs.vector_env": ("EvaluationVectorEnv", "PreferenceVectorEnv"),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 

@@ -196,18 +196,22 @@ class PreferenceEnv(gym.Env[Any, Any]):
         if not self._restorable:
             raise ValueError("cannot draw segments: this environment has no get_state and set_state.")
         present: State = self._task.get_state()
-        base: Any = self._task
-        frames = []
         try:
-            for step in steps:
-                state, actions, at = self._recorder.replay_from(episode, step)
-                self._task.set_state(state)
-                for action in actions[: step - at]:
-                    base.step(action)
-                frames.append(np.asarray(base.render()))
+            return replayed_frames(self._task, self._recorder, episode, steps)
         finally:
             self._task.set_state(present)
-        return frames
+
+
+def replayed_frames(task: Any, recorder: Recorder, episode: int, steps: list[int]) -> list[np.ndarray]:
+    """Images of the states before the given steps of an episode, for which `task` is moved about."""
+    frames = []
+    for step in steps:
+        state, actions, at = recorder.replay_from(episode, step)
+        task.set_state(state)
+        for action in actions[: step - at]:
+            task.step(action)
+        frames.append(np.asarray(task.render()))
+    return frames
 
 
 class EvaluationEnv(gym.Env[Any, Any]):
@@ -258,10 +262,15 @@ class EvaluationEnv(gym.Env[Any, Any]):
         return observation if self._pixels is None else _shrink(np.asarray(self.render()), self._pixels)
 
     def _oracle_side(self, request: str, *arguments: Any) -> Any:
-        return EvaluationOnly(
-            f"{self.task_name} was made with evaluation=True: this door shows the true reward and answers no queries. "
-            "Make another env without evaluation=True to ask for labels."
-        )
+        return evaluation_only(self.task_name)
+
+
+def evaluation_only(task: str) -> EvaluationOnly:
+    """What the evaluation door answers to any request of `Feedback`."""
+    return EvaluationOnly(
+        f"{task} was made with evaluation=True: this door shows the true reward and answers no queries. "
+        "Make another env without evaluation=True to ask for labels."
+    )
 
 
 def make(

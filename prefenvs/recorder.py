@@ -15,12 +15,12 @@ from prefenvs.tasks.task import State
 
 @dataclass
 class _Episode:
-    """One episode, as lists that grow a step at a time."""
+    """One episode, as lists that grow a step at a time or arrays that grow by several."""
 
-    observations: list[Any] = field(default_factory=list)
-    actions: list[Any] = field(default_factory=list)
-    rewards: list[float] = field(default_factory=list)
-    factors: list[tuple[float, ...]] = field(default_factory=list)
+    observations: Any = field(default_factory=list)
+    actions: Any = field(default_factory=list)
+    rewards: Any = field(default_factory=list)
+    factors: Any = field(default_factory=list)
     terminated: bool = False
     states: dict[int, State] = field(default_factory=dict)
 
@@ -64,13 +64,30 @@ class Recorder:
         episode.factors.append(factors)
         episode.terminated = terminated
 
+    def extend(
+        self,
+        actions: np.ndarray,
+        observations: np.ndarray,
+        rewards: np.ndarray,
+        factors: np.ndarray,
+        *,
+        terminated: bool,
+    ) -> None:
+        """Record several steps, as arrays (steps, ...) that it may keep; only the last may have terminated."""
+        episode = self._episodes[self.episode]
+        episode.actions = _append(episode.actions, actions)
+        episode.observations = _append(episode.observations, observations)
+        episode.rewards = _append(episode.rewards, rewards)
+        episode.factors = _append(episode.factors, factors)
+        episode.terminated = terminated
+
     def wants_snapshot(self) -> bool:
         """Whether the present step is one at which the task's state is kept."""
         return self.step % self.snapshot_every == 0
 
-    def add_snapshot(self, state: State) -> None:
-        """Keep the task's state at the present step."""
-        self._episodes[self.episode].states[self.step] = state
+    def add_snapshot(self, state: State, step: int | None = None) -> None:
+        """Keep the task's state at the present step, or at `step` where that is known to be the present one."""
+        self._episodes[self.episode].states[self.step if step is None else step] = state
 
     def recent_returns(self) -> tuple[float, float]:
         """Mean true return and mean number of steps of the last ten finished episodes; zeros before the first."""
@@ -112,9 +129,8 @@ class Recorder:
         begin = (np.cumsum(sizes + 1) - sizes - 1)[position][:, None] + first[:, None]
         observation_at = np.where(wide, begin + np.arange(steps + 1), 0)
 
-        def gather(parts: list[list[Any]], at: np.ndarray, valid: np.ndarray) -> np.ndarray:
-            flat = np.asarray([value for part in parts for value in part])
-            window = flat[at]
+        def gather(parts: list[Any], at: np.ndarray, valid: np.ndarray) -> np.ndarray:
+            window = np.concatenate([np.asarray(part) for part in parts if len(part)])[at]
             window[~valid] = 0
             return window
 
@@ -157,11 +173,11 @@ class Recorder:
         }
         held = list(self._episodes.values())
         for name in ("observations", "actions", "rewards", "factors"):
-            values = [value for episode in held for value in getattr(episode, name)]
-            if values and isinstance(values[0], dict):
-                state |= {f"{name}/{key}": np.array([value[key] for value in values]) for key in values[0]}
-            elif values:
-                state[name] = np.array(values)
+            parts = [part for part in (getattr(episode, name) for episode in held) if len(part)]
+            if parts and isinstance(parts[0][0], dict):
+                state |= {f"{name}/{key}": np.array([v[key] for part in parts for v in part]) for key in parts[0][0]}
+            elif parts:
+                state[name] = np.concatenate([np.asarray(part) for part in parts])
         snapshots = [(n, at, s) for n, e in self._episodes.items() for at, s in e.states.items()]
         state["snapshots"] = np.array([(number, at) for number, at, _ in snapshots], np.int64).reshape(-1, 2)
         if snapshots:
@@ -205,6 +221,10 @@ def _rows(name: str, state: dict[str, np.ndarray], at: slice) -> list[Any]:
     return (
         [{key: part[i] for key, part in parts.items()} for i in range(len(next(iter(parts.values()))))] if parts else []
     )
+
+
+def _append(held: Any, values: np.ndarray) -> np.ndarray:
+    return np.concatenate([np.asarray(held), values]) if len(held) else values
 
 
 def _copy(value: Any) -> Any:

@@ -14,6 +14,7 @@ def register_all() -> None:
             gym.register(
                 id=spec.id,
                 entry_point="prefenvs.preference_env:make",
+                vector_entry_point="prefenvs.vector_env:make_vec" if spec.batched else None,
                 kwargs={"task": spec.name},
                 max_episode_steps=spec.horizon,
             )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
@@ -49,6 +49,8 @@ class TaskSpec:
     """Keys of `info` that say nothing of the reward and may reach a learner."""
     extra: str | None = None
     """The optional dependency group that brings the simulator."""
+    batched: str | None = None
+    """`module:Class` of a BatchedTask, where many simulations of the task can step as one."""
     version: int = 0
 
     @property
@@ -102,3 +104,50 @@ def generator_from_array(array: np.ndarray) -> np.random.Generator:
         "uinteger": uinteger,
     }
     return np.random.Generator(bits)
+
+
+Rows = np.ndarray
+"""(n,) int64 indices of simulations in a batch, in rising order."""
+
+
+@dataclass(frozen=True)
+class BatchedStep:
+    """What a step of some of the simulations in a batch gave; rows of the others hold nothing of meaning."""
+
+    rewards: np.ndarray
+    """(N,) float64 true reward."""
+    factors: np.ndarray
+    """(N, d) float64 reward factors, in the order of the task's."""
+    terminated: np.ndarray
+    """(N,) bool."""
+    success: np.ndarray | None = None
+    """(N,) bool, or None where the task has no such notion."""
+
+
+class BatchedTask(Protocol):
+    """N simulations of one task that step together: the numbers of N Tasks, as arrays.
+
+    Made of a single Task, `Batched(task, num_envs)`. It has no step limit and resets nothing by itself.
+    """
+
+    num_envs: int
+    task: Any
+    """The single Task, for its spaces, and to draw with."""
+
+    def reset(self, rows: Rows, generators: Sequence[np.random.Generator]) -> None:
+        """Begin episodes of these rows, each drawn from its own generator, which the row keeps."""
+
+    def remember(self, rows: Rows) -> None:
+        """Keep what `get_state` of these rows will need after the next step."""
+
+    def step(self, actions: np.ndarray, rows: Rows) -> BatchedStep:
+        """Act in these rows; `actions` has a row for every simulation."""
+
+    def observe(self) -> np.ndarray:
+        """(N, *obs) present observations, in an array of the caller's own."""
+
+    def get_state(self, row: int) -> State:
+        """What `Task.get_state` gives. After a step, only if it was told to `remember`."""
+
+    def close(self) -> None:
+        """End threads and free the single task."""

@@ -226,6 +226,10 @@ class Feedback:
             )
         return streams
 
+    def close(self) -> None:
+        """Close the store of answers; nothing can be asked after it."""
+        self._store.close()
+
     def state(self) -> dict[str, np.ndarray]:
         """What a resumed run needs: counters and recordings, as named arrays. Holds true rewards: not for learners."""
         state = {"next": np.array(self._next), "answered": np.array(self._answered)}

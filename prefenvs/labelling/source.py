@@ -75,6 +75,23 @@ class AsyncSource:
         return _checked(replies)
 
 
+class BatchSource:
+    """A batch that steps as arrays, and answers for each of its streams."""
+
+    def __init__(self, batch: Any) -> None:
+        """Reach `batch`, a PreferenceVectorEnv."""
+        self.base, self.num_streams = batch, batch.num_envs
+
+    def ask_all(self, request: str, arguments: list[tuple[Any, ...] | None]) -> list[Any]:
+        """Ask the batch about each stream."""
+        return _checked(
+            [
+                None if given is None else self.base._oracle_side(stream, request, *given)
+                for stream, given in enumerate(arguments)
+            ]
+        )
+
+
 def find_source(env: Any) -> Source:
     """The source behind any environment made of preference environments.
 
@@ -85,6 +102,10 @@ def find_source(env: Any) -> Source:
     if isinstance(env, gym.Env):
         return LocalSource([env], env.unwrapped)
     base = env.unwrapped
+    if hasattr(base, "_oracle_side"):
+        return BatchSource(base)
+    if hasattr(base, "batch"):  # the SB3 view of one
+        return BatchSource(base.batch)
     if isinstance(base, gym.vector.AsyncVectorEnv):
         return AsyncSource(base)
     if hasattr(base, "envs"):  # gymnasium's SyncVectorEnv and SB3's DummyVecEnv

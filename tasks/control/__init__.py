@@ -85,6 +85,7 @@ def _mujoco(name: str, terms: dict[str, str], horizon: int = 1000, constant: flo
         kwargs={"env_id": f"{name}-v5", "terms": terms, "constant": constant},
         random_score=_random_score(name),
         reference_score=Score(mean, None, _SLM_SOURCE.format(steps)),
+        batched="prefenvs.tasks.control.batched:BatchedMujoco",
     )
 
 

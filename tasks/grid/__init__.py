@@ -26,6 +26,7 @@ def _grid(
         has_success=True,
         random_score=Score(*random, source),
         reference_score=Score(best, None, source),
+        batched="prefenvs.tasks.grid.batched:BatchedGrid",
         **rest,
     )
 

@@ -86,7 +86,7 @@ def unbroken(tmp_path_factory):
         ("pebble", "rollout", 500, "before"),
         ("pebble", "ask", 2, "before"),
         ("pebble", "ask", 3, "after"),
-        ("pebble", "fit", 700, "before"),
+        ("pebble", "fit", 5, "before"),
         ("pebble", "checkpoint", 4, "before"),
         ("prefppo", "ask", 2, "after"),
     ],

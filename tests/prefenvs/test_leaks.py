@@ -116,29 +116,37 @@ def test_no_place_holds_the_true_reward_a_factor_or_a_return():
     assert leaked(places_of(env, played), secrets) == set()
 
 
-def play_batch(mode="sync", steps=200):
-    """The infos of a batch, the batch, and the secrets of its first environment."""
-    envs = gym.make_vec(
-        ENV_ID, num_envs=2, vectorization_mode=mode, vector_kwargs={"autoreset_mode": "SameStep"}, budget=5
-    )
-    mirror = gym.make(ENV_ID, evaluation=True)
+ARRAYS_ID = "prefenvs/HalfCheetah-v0"  # a batch of it steps as arrays
+
+
+def play_batch(env_id=ENV_ID, steps=200):
+    """The infos of a batch, the batch, its feedback, and the secrets of its first environment."""
+    mode = {"autoreset_mode": "SameStep"}
+    settings = mode if env_id == ARRAYS_ID else {"vectorization_mode": "sync", "vector_kwargs": mode}
+    envs = gym.make_vec(env_id, num_envs=2, budget=5, **settings, max_episode_steps=steps)
+    mirror = gym.make(env_id, evaluation=True)
+    feedback = prefenvs.feedback(envs)
     envs.reset(seed=[1, 2])
     mirror.reset(seed=1)
-    rng, secrets, infos = np.random.default_rng(0), set(), []
+    rng, secrets, infos, total = np.random.default_rng(0), set(), [], 0.0
     for _ in range(steps):
-        actions = rng.uniform(-2, 2, (2, 1)).astype(np.float32)
+        actions = rng.uniform(-1, 1, envs.action_space.shape).astype(np.float32)
         _, rewards, _, _, info = envs.step(actions)
         _, reward, _, _, shown = mirror.step(actions[0])
-        secrets |= {reward, *shown["factors"].values()}
+        total += reward
+        secrets |= {reward, total, *shown["factors"].values()}
         infos.append({key: value for key, value in info.items() if key != "final_obs"})
         assert not rewards.any()
     places = {"infos": infos, "final_info": infos[-1].get("final_info"), "attributes": envs, "repr": repr(envs)}
+    places |= {"spec.kwargs": envs.spec.kwargs, "feedback": feedback}
     return places, {secret for secret in secrets if abs(secret) > 1e-6}
 
 
-def test_batches_hold_none_either():
-    places, secrets = play_batch()
+@pytest.mark.parametrize("env_id", [ENV_ID, ARRAYS_ID])
+def test_batches_hold_none_either(env_id):
+    places, secrets = play_batch(env_id)
     assert places["final_info"] is not None
+    assert len(secrets) > 600
     assert leaked(places, secrets) == set()
 
 
@@ -202,6 +210,32 @@ def test_the_search_finds_a_leak_planted_in_a_batch(place, monkeypatch):
     leak(monkeypatch, show)
     places, secrets = play_batch()
     assert place in leaked(places, secrets)
+
+
+@pytest.mark.parametrize("place", ["infos", "final_info", "attributes", "property", "spec.kwargs", "repr", "feedback"])
+def test_the_search_finds_a_leak_planted_in_a_batch_of_arrays(place, monkeypatch):
+    plain = prefenvs.PreferenceVectorEnv._after_step
+
+    def leaking(self, actions, observations, result, acted):
+        rewards, infos = plain(self, actions, observations, result, acted)
+        true = result.rewards.copy()
+        if place in ("infos", "final_info"):
+            infos |= {"deep": {"last": true, "_last": acted}, "_deep": acted}
+        elif place == "attributes":
+            self.metadata["latest"] = true
+        elif place == "property":
+            monkeypatch.setattr(type(self), "latest", property(lambda _: result), raising=False)
+        elif place == "spec.kwargs":
+            self.spec.kwargs["note"] = [result.factors]
+        elif place == "repr":
+            monkeypatch.setattr(type(self), "__repr__", lambda _: f"PreferenceVectorEnv(last={true[0]})")
+        else:
+            self._feedback.latest = true
+        return rewards, infos
+
+    monkeypatch.setattr(prefenvs.PreferenceVectorEnv, "_after_step", leaking)
+    places, secrets = play_batch(ARRAYS_ID, steps=20)
+    assert {"property": "attributes"}.get(place, place) in leaked(places, secrets)
 
 
 def test_the_learners_files_hold_no_true_reward(tmp_path):

@@ -1,0 +1,64 @@
+"""One call for a whole step of Adam, with the state where `torch.optim.Adam` keeps it."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.optim.adam import adam
+
+
+class FusedAdam:
+    """Steps a `torch.optim.Adam` through torch's fused kernel, all parameters at once.
+
+    Weights and state stay the optimiser's own, so saving, loading and going on with `optimizer.step()` work as ever.
+    """
+
+    def __init__(self, optimizer: torch.optim.Optimizer) -> None:
+        """Step `optimizer`, which `covers_adam`; begin each stretch of steps with `prepare`."""
+        self.optimizer = optimizer
+
+    def prepare(self) -> None:
+        """Look the state up anew: it may have been loaded or cleared since the last step. Makes room for gradients."""
+        (self._group,) = self.optimizer.param_groups
+        self._params: list[Tensor] = self._group["params"]
+        for param in self._params:
+            if param.grad is None:
+                param.grad = torch.zeros_like(param)
+            state = self.optimizer.state[param]
+            if not state:
+                state["step"] = torch.zeros((), device=param.device)
+                state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(param), torch.zeros_like(param)
+            state["step"] = state["step"].to(param.device)  # torch counts on the CPU, its fused kernel on the device
+        self._grads: list[Tensor] = [param.grad for param in self._params]
+        states = [self.optimizer.state[param] for param in self._params]
+        self._moments = ([s["exp_avg"] for s in states], [s["exp_avg_sq"] for s in states], [s["step"] for s in states])
+
+    def step(self) -> None:
+        """Move the parameters by their `grad`."""
+        group, (means, squares, steps) = self._group, self._moments
+        adam(
+            self._params,
+            self._grads,
+            means,
+            squares,
+            [],
+            steps,
+            fused=True,
+            amsgrad=False,
+            beta1=group["betas"][0],
+            beta2=group["betas"][1],
+            lr=group["lr"],
+            weight_decay=group["weight_decay"],
+            eps=group["eps"],
+            maximize=False,
+        )
+
+
+def covers_adam(optimizer: torch.optim.Optimizer, params: list[Tensor]) -> bool:
+    """Whether `FusedAdam` steps `optimizer` as it would itself, and it holds just `params`, in that order."""
+    if type(optimizer) is not torch.optim.Adam or len(optimizer.param_groups) != 1:
+        return False
+    group = optimizer.param_groups[0]
+    special = ("amsgrad", "maximize", "capturable", "differentiable", "decoupled_weight_decay")
+    held = [id(param) for param in group["params"]]
+    return not any(group.get(name) for name in special) and held == [id(param) for param in params]

@@ -1,0 +1,114 @@
+"""SB3's replay buffer with its experience in tensors on the training device."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch
+from stable_baselines3.common.buffers import BaseBuffer, ReplayBuffer
+from stable_baselines3.common.type_aliases import ReplayBufferSamples
+from stable_baselines3.common.vec_env import VecNormalize
+
+FIELDS = ("observations", "next_observations", "actions", "rewards", "dones", "timeouts")
+"""What is kept of a transition."""
+
+
+def _field(name: str) -> Any:
+    """A property that shows one of `TensorReplayBuffer.fields` as an array, and copies an array into it."""
+
+    def read(self: TensorReplayBuffer) -> np.ndarray:
+        return self.fields[name].cpu().numpy()
+
+    def write(self: TensorReplayBuffer, values: np.ndarray) -> None:
+        self.fields[name].copy_(torch.as_tensor(values))
+
+    return property(read, write, doc=f"(rows, E, ...) {name}: on the CPU a view of `fields`, elsewhere a copy.")
+
+
+class TensorReplayBuffer(ReplayBuffer):
+    """SB3's ReplayBuffer with each field one tensor on the training device, where batches are gathered.
+
+    The same seed draws the same batches as SB3's. float64 is kept as float32, which is how networks read it.
+    """
+
+    observations = _field("observations")
+    next_observations = _field("next_observations")
+    actions = _field("actions")
+    rewards = _field("rewards")
+    dones = _field("dones")
+    timeouts = _field("timeouts")
+
+    def __init__(
+        self,
+        buffer_size: int,
+        observation_space: gym.Space[Any],
+        action_space: gym.Space[Any],
+        device: torch.device | str = "auto",
+        n_envs: int = 1,
+        optimize_memory_usage: bool = False,
+        handle_timeout_termination: bool = True,
+    ) -> None:
+        """As SB3's ReplayBuffer.
+
+        Raises:
+            ValueError: for optimize_memory_usage=True.
+        """
+        if optimize_memory_usage:
+            raise ValueError(f"{type(self).__name__} keeps next observations: leave optimize_memory_usage at False.")
+        BaseBuffer.__init__(self, buffer_size, observation_space, action_space, device, n_envs)
+        self.buffer_size = max(buffer_size // n_envs, 1)
+        self.optimize_memory_usage, self.handle_timeout_termination = False, handle_timeout_termination
+        observed = (self.obs_shape, _kept_dtype(observation_space))
+        acted = ((self.action_dim,), _kept_dtype(action_space))
+        number: tuple[tuple[int, ...], np.dtype[Any]] = ((), np.dtype(np.float32))
+        self.fields = {
+            # The system gives memory to numpy's zeros only as they are written.
+            name: torch.as_tensor(np.zeros((self.buffer_size, n_envs, *shape), dtype), device=self.device)
+            for name, (shape, dtype) in zip(FIELDS, (observed, observed, acted, number, number, number), strict=True)
+        }
+        """(rows, E, ...) tensors by name."""
+
+    def add(
+        self,
+        obs: np.ndarray,
+        next_obs: np.ndarray,
+        action: np.ndarray,
+        reward: np.ndarray,
+        done: np.ndarray,
+        infos: list[dict[str, Any]],
+    ) -> None:
+        """Store a step of each environment."""
+        timeout = [self.handle_timeout_termination and info.get("TimeLimit.truncated", False) for info in infos]
+        for name, values in zip(FIELDS, (obs, next_obs, action, reward, done, timeout), strict=True):
+            row = self.fields[name][self.pos]
+            row.copy_(torch.as_tensor(np.asarray(values)).reshape(row.shape))
+        self.pos += 1
+        if self.pos == self.buffer_size:
+            self.full, self.pos = True, 0
+
+    def _get_samples(self, batch_inds: np.ndarray, env: VecNormalize | None = None) -> ReplayBufferSamples:
+        env_indices = np.random.randint(0, high=self.n_envs, size=(len(batch_inds),))
+        rows = torch.from_numpy(batch_inds * self.n_envs + env_indices).to(self.device)
+        observations, next_observations, actions, rewards, dones, timeouts = (
+            field.flatten(0, 1).index_select(0, rows) for field in self.fields.values()
+        )
+        if env is not None:
+            observations, next_observations, rewards = (
+                torch.as_tensor(normalize(values.cpu().numpy(), env), device=self.device)
+                for normalize, values in (
+                    (self._normalize_obs, observations),
+                    (self._normalize_obs, next_observations),
+                    (self._normalize_reward, rewards),
+                )
+            )
+        ends = dones * (1 - timeouts)  # a cut episode would have gone on
+        return ReplayBufferSamples(
+            observations, actions, next_observations, ends.reshape(-1, 1), rewards.reshape(-1, 1)
+        )
+
+
+def _kept_dtype(space: gym.Space[Any]) -> np.dtype[Any]:
+    assert space.dtype is not None
+    return np.dtype(np.float32) if space.dtype == np.float64 else space.dtype

@@ -1,0 +1,208 @@
+"""Environment steps a second of batches that step as arrays, against Gymnasium's and against the physics alone.
+
+    python benchmarks/env_steps.py                             # five robots; about half an hour
+    python benchmarks/env_steps.py --robots Hopper --pairs 8 --seconds 0.5
+
+Each arm lives in a process of its own, and only one steps at a time: A B B A, so that a machine that slows down slows
+both. A pair's ratio is A's rate over B's; the table gives the median over pairs with a bootstrap interval. All arms
+take the same random actions from the same seeds, and reset where episodes end. Ours hides the reward and records for
+the oracle; Gymnasium's arms are its own environments. `physics` is what Gymnasium has MuJoCo do in a step, contact
+forces included, in as many threads as ours: a ceiling for whoever does all of it. `rollout` is mujoco.rollout.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import platform
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parent.parent
+ROBOTS = ("HalfCheetah", "Walker2d", "Hopper", "Ant", "Humanoid")
+PEERS = (("sync", 8), ("sync", 64), ("async", 8), ("async", 64), ("physics", 64), ("rollout", 64))
+GROWTH = (1, 4, 16, 64, 256)  # environments
+WARM_UP = 10  # steps before the clock starts
+
+
+def vector_arm(kind: str, robot: str, n: int, threads: int):
+    """A Gymnasium vector environment as (reset, step)."""
+    import gymnasium as gym
+
+    import prefenvs
+
+    if kind == "ours":
+        envs = gym.make_vec(f"prefenvs/{robot}-v0", num_envs=n, threads=threads, budget=100)
+        prefenvs.feedback(envs)
+    else:
+        envs = gym.make_vec(f"{robot}-v5", num_envs=n, vectorization_mode=kind)
+    low, high = envs.single_action_space.low, envs.single_action_space.high
+    return lambda: envs.reset(seed=0), envs.step, (low, high)
+
+
+def physics_arm(kind: str, robot: str, n: int, threads: int):
+    """What MuJoCo does in a step of n environments, as (reset, step), without a single observation."""
+    import gymnasium as gym
+    import mujoco
+    from mujoco.rollout import Rollout
+
+    env = gym.make(f"{robot}-v5").unwrapped
+    model, substeps = env.model, env.frame_skip
+    simulations = [mujoco.MjData(model) for _ in range(n)]
+    pool = ThreadPoolExecutor(threads)
+    whole = mujoco.mjtState.mjSTATE_FULLPHYSICS
+    states = np.zeros((n, mujoco.mj_stateSize(model, whole)))
+    scratch, together = [mujoco.MjData(model) for _ in range(threads)], Rollout(nthread=threads)
+
+    def start() -> None:
+        for row, simulation in enumerate(simulations):
+            env.reset(seed=row)
+            mujoco.mj_resetData(model, simulation)
+            simulation.qpos[:], simulation.qvel[:] = env.data.qpos, env.data.qvel
+            mujoco.mj_forward(model, simulation)
+            mujoco.mj_getState(model, simulation, states[row], whole)
+
+    def advance(rows: range, actions: np.ndarray) -> None:
+        for row in rows:
+            simulations[row].ctrl[:] = actions[row]
+            mujoco.mj_step(model, simulations[row], substeps)
+            mujoco.mj_rnePostConstraint(model, simulations[row])
+
+    def step(actions: np.ndarray) -> None:
+        parts = [range(n * part // threads, n * (part + 1) // threads) for part in range(threads)]
+        list(pool.map(partial(advance, actions=actions), parts))
+
+    def roll(actions: np.ndarray) -> None:
+        controls = np.repeat(actions[:, None].astype(np.float64), substeps, 1)
+        states[:] = together.rollout(model, scratch, states, controls)[0][:, -1]
+
+    return start, step if kind == "physics" else roll, (env.action_space.low, env.action_space.high)
+
+
+def serve(pipe, kind: str, robot: str, n: int, threads: int) -> None:
+    """Measure whenever asked to, for so many seconds; answers environment steps a second."""
+    make = physics_arm if kind in ("physics", "rollout") else vector_arm
+    reset, step, (low, high) = make(kind, robot, n, threads)
+    actions = np.random.default_rng(0).uniform(low, high, (64, n, *low.shape)).astype(np.float32)
+    pipe.send("ready")
+    while (seconds := pipe.recv()) is not None:
+        reset()
+        for t in range(WARM_UP):
+            step(actions[t])
+        taken, began = 0, time.perf_counter()
+        while (elapsed := time.perf_counter() - began) < seconds:
+            step(actions[taken % len(actions)])
+            taken += 1
+        pipe.send(taken * n / elapsed)
+
+
+class Arm:
+    """A process that steps one kind of batch when asked to."""
+
+    def __init__(self, kind: str, robot: str, n: int, threads: int) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.pipe, theirs = context.Pipe()
+        self.process = context.Process(target=serve, args=(theirs, kind, robot, n, threads))
+        self.process.start()
+        assert self.pipe.recv() == "ready"
+
+    def rate(self, seconds: float) -> float:
+        """Environment steps a second."""
+        self.pipe.send(seconds)
+        return self.pipe.recv()
+
+    def close(self) -> None:
+        """End the process."""
+        self.pipe.send(None)
+        self.process.join()
+
+
+def alternate(a: Callable[[], float], b: Callable[[], float], pairs: int) -> np.ndarray:
+    """(pairs, 2) rates, measured A B B A A B B A ..."""
+    rates = []
+    for pair in range(pairs):
+        first, second = (a, b) if pair % 2 == 0 else (b, a)
+        measured = first(), second()
+        rates.append(measured if pair % 2 == 0 else measured[::-1])
+    return np.array(rates)
+
+
+def summary(rates: np.ndarray) -> dict:
+    """Median rates and the median ratio with a 95% bootstrap interval over pairs."""
+    ratios = rates[:, 0] / rates[:, 1]
+    draws = np.random.default_rng(0).integers(len(ratios), size=(10_000, len(ratios)))
+    low, high = np.quantile(np.median(ratios[draws], 1), (0.025, 0.975))
+    ours, theirs = np.median(rates, 0)
+    return {"ours": ours, "theirs": theirs, "ratio": np.median(ratios), "low": low, "high": high, "pairs": len(ratios)}
+
+
+def compare(robot: str, pairs: int, seconds: float, threads: int) -> list[dict]:
+    """Ours with 64 environments against every peer."""
+    rows, ours = [], Arm("ours", robot, 64, threads)
+    for kind, n in PEERS:
+        peer = Arm(kind, robot, n, threads)
+        rates = alternate(lambda: ours.rate(seconds), lambda peer=peer: peer.rate(seconds), pairs)
+        rows.append({"robot": robot, "peer": f"{kind} {n}", **summary(rates)})
+        peer.close()
+    ours.close()
+    return rows
+
+
+def growth(robot: str, repeats: int, seconds: float, threads: int) -> list[dict]:
+    """The rate of ours by the number of environments, in turns."""
+    arms = {n: Arm("ours", robot, n, threads) for n in GROWTH}
+    rates = [{n: arm.rate(seconds) for n, arm in arms.items()} for _ in range(repeats)]
+    for arm in arms.values():
+        arm.close()
+    return [{"robot": robot, "num_envs": n, "rate": float(np.median([turn[n] for turn in rates]))} for n in GROWTH]
+
+
+def table(results: dict) -> str:
+    """As markdown."""
+    lines = [
+        "| robot | peer | ours, steps/s | peer, steps/s | ratio | 95% interval |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    lines += [
+        f"| {r['robot']} | {r['peer']} | {r['ours']:,.0f} | {r['theirs']:,.0f} | {r['ratio']:.2f} "
+        f"| {r['low']:.2f} to {r['high']:.2f} |"
+        for r in results["comparisons"]
+    ]
+    lines += ["", "| robot | environments | ours, steps/s |", "| --- | --- | --- |"]
+    lines += [f"| {r['robot']} | {r['num_envs']} | {r['rate']:,.0f} |" for r in results["growth"]]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--robots", nargs="+", default=ROBOTS, choices=ROBOTS)
+    parser.add_argument("--pairs", type=int, default=8)
+    parser.add_argument("--seconds", type=float, default=2.0, help="of a measurement")
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="of ours and of the physics")
+    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "results" / "env_steps.json")
+    settings = parser.parse_args()
+    os.environ["OMP_NUM_THREADS"] = "1"
+    results: dict = {
+        "machine": {"cores": os.cpu_count(), "threads": settings.threads, "processor": platform.machine()},
+        "versions": {name: version(name) for name in ("gymnasium", "mujoco", "numpy")},
+        "seconds": settings.seconds,
+        "comparisons": [],
+        "growth": [],
+    }
+    for robot in settings.robots:
+        results["comparisons"] += compare(robot, settings.pairs, settings.seconds, settings.threads)
+    results["growth"] = growth(settings.robots[0], settings.pairs, settings.seconds, settings.threads)
+    settings.out.write_text(json.dumps(results, indent=1), encoding="utf-8")
+    print(table(results))
+
+
+if __name__ == "__main__":
+    main()
