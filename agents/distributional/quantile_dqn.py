@@ -244,7 +244,7 @@ class QuantileDQN(DQN):
         if env is None:
             raise ValueError(f"{cls.__name__}.load needs env=: an environment of the kind that it was trained on.")
         facts, arrays = read_agent(cls, path, changes)
-        kept = {key: value for key, value in facts["settings"].items() if key != "use_sde"}  # not DQN's
+        kept = {key: value for key, value in facts["settings"].items() if "sde" not in key}  # not DQN's
         kept |= {**facts["own"], "train_freq": tuple(facts["own"]["train_freq"])}
         model = cls("MlpPolicy", env, device=device, **{**kept, **changes})
         restore_agent(model, path, facts, arrays)

@@ -18,7 +18,7 @@ STOCK, OBSERVATION = "stock", "observation"
 """Keys of the observation: the stock's, and that of the environment's own unless it is a Dict already."""
 
 
-class StockWrapper(gym.Wrapper[Any, Any, Any, Any]):
+class StockWrapper(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructorArgs):
     """Observes the stock c beside the observation, c' = (c + r) / gamma after each step.
 
     The observation becomes a Dict: {"observation": the environment's own, "stock": (d,) float32}, whatever kind the own
@@ -56,6 +56,14 @@ class StockWrapper(gym.Wrapper[Any, Any, Any, Any]):
         Raises:
             ValueError: the environment hides its reward and there is no `reward`; or the arguments make no sense.
         """
+        # A copy of `initial_stock` would be a copy of the whole agent that it belongs to.
+        recorded: dict[str, Any] = {
+            "gamma": gamma,
+            "initial_stock": initial_stock,
+            "factors": factors,
+            "reward": reward,
+        }
+        gym.utils.RecordConstructorArgs.__init__(self, _disable_deepcopy=True, **recorded)
         super().__init__(env)
         check_gamma(gamma)
         if isinstance(env.unwrapped, PreferenceEnv) and reward is None:

@@ -10,6 +10,8 @@ should end at 0: `stock` is one policy for all of them, and `mean` maximises the
 
 from __future__ import annotations
 
+from typing import Any
+
 import gymnasium as gym
 import numpy as np
 
@@ -58,7 +60,7 @@ SEEDS = {"smoke": (0, 1), "full": (100, 101, 102, 103, 104)}
 HORIZON = {"smoke": 16, "full": 50}
 TAUS = {"smoke": (0.25, 1.0), "full": (0.1, 0.25, 0.5, 1.0)}
 DEEP_TAU, DEEP_STEPS = 0.25, {"smoke": 400, "full": 60_000}
-DEEP = {
+DEEP: dict[str, Any] = {
     "learning_rate": 1e-3,
     "batch_size": 32,
     "train_freq": 2,
@@ -90,16 +92,16 @@ def ledge(arm: str, tau: float, seed: int, scale: str) -> float:
         return best_markov_cvar(mdp, tau, horizon)[0]
     if arm == "deep" and tau != DEEP_TAU:
         return float("nan")
+    if arm == "stock":
+        return cvar_of(value_iteration(shortfall_graph(mdp, horizon), Shortfall()), tau).value
     graph = StockGraph.build(mdp, horizon, [0.0])
-    solutions = {
-        "stock": lambda: cvar_of(value_iteration(shortfall_graph(mdp, horizon), Shortfall()), tau).parts[0],
-        "nested": lambda: stepwise(graph, nested_cvar(mdp, tau, horizon)),
-        "mean": lambda: value_iteration(graph, Mean()),
-        "deep": lambda: learned(seed, scale),
-    }
-    solution = solutions[arm]()
-    law = solution.return_law() if isinstance(solution, Solution) else solution.solution.return_law(solution.start)
-    return float(CVaR(tau)(*law))
+    if arm == "deep":
+        solution = learned(seed, scale)
+    elif arm == "nested":
+        solution = stepwise(graph, nested_cvar(mdp, tau, horizon))
+    else:
+        solution = value_iteration(graph, Mean())
+    return float(CVaR(tau)(*solution.return_law()))
 
 
 def learned(seed: int, scale: str) -> Solution:

@@ -1,6 +1,7 @@
 import gymnasium as gym
 import numpy as np
 import pytest
+import torch
 from gymnasium import spaces
 from gymnasium.utils.env_checker import check_env
 from stable_baselines3.common.vec_env import DummyVecEnv
@@ -119,10 +120,8 @@ def test_a_vector_of_preference_environments_needs_a_learned_reward():
     venv = DummyVecEnv([lambda: gym.make("prefenvs/CartPole-v0", budget=1)] * 2)
     with pytest.raises(ValueError, match="wrap the VecEnv in LearnedReward"):
         StockVecEnv(venv, 1.0, draw)
-    import torch
-
     model = RewardEnsemble(venv.observation_space, venv.action_space, members=1, hidden=(4,), rng=torch.Generator())
-    model.trained = True
+    model.trained.fill_(True)
     learned = StockVecEnv(LearnedReward(venv, model), 1.0, draw)
     before = learned.reset()["stock"][:, 0]
     observations, rewards, _, _ = learned.step(np.zeros(2, int))
