@@ -20,6 +20,7 @@ from prefenvs.tasks.task import State
 
 try:
     from dm_control import suite
+    from dm_control.mujoco.index import FieldIndexer
     from dm_control.utils.rewards import tolerance
 except ModuleNotFoundError as error:
     if error.name and error.name.partition(".")[0] == "dm_control":
@@ -210,10 +211,14 @@ class DMControlTask(gym.Env[np.ndarray, np.ndarray]):
         self._reward = REWARDS[domain, task]
         self._env: Any = suite.load(domain, task, task_kwargs={"time_limit": float("inf")})
         self._physics: Any = self._env.physics
+        named = self._physics.named
+        self._physics._named = named._replace(data=_Remembered(named.data), model=_Remembered(named.model))
+        self._substeps = round(self._env.control_timestep() / self._physics.timestep())
         # A first reset leaves in the model what every reset writes there (sizes, damping, colours).
         observation = _flatten(self._env.reset().observation)
         self._before = self._dynamics()
         self._stepped = False
+        self._terms: Terms = {}  # of the last step
         self._size = (height, width)
         actions = self._env.action_spec()
         low, high = actions.minimum.astype(np.float32), actions.maximum.astype(np.float32)
@@ -237,14 +242,15 @@ class DMControlTask(gym.Env[np.ndarray, np.ndarray]):
         """One control step of the suite's, which never ends an episode."""
         mujoco.mj_getState(self._physics.model.ptr, self._physics.data.ptr, self._before, DYNAMICS)
         self._stepped = True
-        step = self._env.step(action)
-        return _flatten(step.observation), float(step.reward), step.last(), False, {}
+        self._advance(action)
+        observation = _flatten(self._env.task.get_observation(self._physics))
+        return observation, float(self._reward.combine(self._terms)), False, False, {}
 
     def reward_factors(self) -> dict[str, float]:
         """Terms of the last step's true reward, each in [0, 1]."""
         if not self._stepped:
             raise RuntimeError("no step was taken since reset(), so there is no last reward. Call step() first.")
-        return self._reward.terms(self._physics)
+        return dict(self._terms)
 
     def combine_factors(self, factors: Mapping[str, np.ndarray]) -> np.ndarray:
         """The suite's formula over terms of any common shape, in units of reward."""
@@ -275,7 +281,7 @@ class DMControlTask(gym.Env[np.ndarray, np.ndarray]):
         if self._stepped:
             # A step of the suite's begins in the middle of MuJoCo's, with positions and velocities worked out.
             mujoco.mj_step1(model, data)
-            self._env.step(state["controls"])
+            self._advance(state["controls"])
         else:
             self._physics.after_reset()
             mujoco.mj_setState(model, data, state["dynamics"], DYNAMICS)  # after_reset has moved qacc_warmstart
@@ -295,11 +301,56 @@ class DMControlTask(gym.Env[np.ndarray, np.ndarray]):
         """Free the renderer."""
         self._env.close()
 
+    def _advance(self, action: np.ndarray) -> None:
+        """What the suite's own step does to the physics; its reward is worked out once, from the terms."""
+        task = self._env.task
+        task.before_step(action, self._physics)
+        self._physics.step(self._substeps)
+        task.after_step(self._physics)
+        self._terms = self._reward.terms(self._physics)
+
     def _dynamics(self) -> np.ndarray:
         model, data = self._physics.model.ptr, self._physics.data.ptr
         state = np.empty(mujoco.mj_stateSize(model, DYNAMICS))
         mujoco.mj_getState(model, data, state, DYNAMICS)
         return state
+
+
+class _Remembered:
+    """dm_control's access to a struct by names of bodies and joints, which looks up each key only once.
+
+    The suite's observations and rewards ask for the same few keys at every step, and spend most of their time there.
+    """
+
+    def __init__(self, struct: Any) -> None:
+        self._struct = struct
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._struct, name)
+        if isinstance(found, FieldIndexer):
+            found = _RememberedField(found)
+            setattr(self, name, found)  # so that it is found at once from now on
+        return found
+
+
+class _RememberedField:
+    """One field of such a struct."""
+
+    def __init__(self, field: FieldIndexer) -> None:
+        self._field, self._array = field, np.asarray(field._field)
+        self._keys: dict[str, Any] = {}  # by the key as asked for, what NumPy takes in its place
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._field, name)
+
+    def __getitem__(self, key: Any) -> Any:
+        known = key if isinstance(key, str) else repr(key)
+        if known not in self._keys:
+            self._keys[known] = self._field._convert_key(key)
+        return self._array[self._keys[known]]
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        self._field[key] = value
 
 
 def _flatten(observation: Mapping[str, Any]) -> np.ndarray:

@@ -5,6 +5,8 @@ import pytest
 
 pytest.importorskip("dm_control", reason='needs pip install "prefenvs[dmc]"')
 
+from dm_control import suite
+
 from prefenvs.tasks.control.dmc import REWARDS, DMControlTask
 
 
@@ -74,3 +76,23 @@ def test_seeds_beyond_32_bits_differ_from_those_within():
 def test_a_state_of_another_task_is_refused():
     with pytest.raises((TypeError, ValueError)):
         DMControlTask("walker", "walk").set_state(DMControlTask("reacher", "hard").get_state())
+
+
+@pytest.mark.parametrize(("domain", "name"), REWARDS, ids="-".join)
+def test_observations_and_rewards_are_the_suites_own_to_the_last_bit(domain, name):
+    task = DMControlTask(domain, name)
+    env = suite.load(domain, name, task_kwargs={"random": 5, "time_limit": float("inf")})
+
+    def flat(observation):
+        return np.concatenate([np.ravel(part) for part in observation.values()])
+
+    np.testing.assert_array_equal(task.reset(seed=5)[0], flat(env.reset().observation))
+    task.action_space.seed(0)
+    for step in range(60):
+        action = task.action_space.sample()
+        observation, reward, *_ = task.step(action)
+        theirs = env.step(action)
+        np.testing.assert_array_equal(observation, flat(theirs.observation))
+        assert reward == theirs.reward
+        if step == 40:
+            np.testing.assert_array_equal(task.reset()[0], flat(env.reset().observation))
