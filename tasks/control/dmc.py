@@ -31,7 +31,7 @@ except ModuleNotFoundError as error:
 
 Physics = Any  # dm_control's, one class a domain
 Terms = dict[str, float]
-Factors = Mapping[str, np.ndarray]
+Factors = Mapping[str, Any]
 
 WALKER_HEIGHT = 1.2  # m, of the torso when standing
 WALKER_SPEED = {"walk": 1.0, "run": 8.0}  # m/s
