@@ -54,7 +54,7 @@ def test_list_names_28_control_tasks_and_the_grids(capsys):
     ids = list(json.loads(capsys.readouterr().out))
     assert ids == [spec.id for spec in TASKS.values()]
     assert sum(not name.startswith("prefenvs/Grid") for name in ids) == 28
-    assert sum(name.startswith("prefenvs/Grid") for name in ids) == 4
+    assert sum(name.startswith("prefenvs/Grid") for name in ids) == 5
 
 
 def test_the_same_command_again_gives_the_finished_result(finished, capsys):
