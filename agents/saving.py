@@ -86,7 +86,7 @@ def load_agent(
     missing = [key for key in unsaved if key not in changes]
     if missing:
         raise ValueError(
-            f"{path} was trained with functions of your own for {', '.join(missing)}, which JSON cannot hold. "
+            f"{path} was trained with functions or classes of your own for {', '.join(missing)}, which JSON lacks. "
             f"Pass them again: {cls.__name__}.load(path, env, {missing[0]}=...)."
         )
     own["preferences"] = PreferenceConfig(**own["preferences"])

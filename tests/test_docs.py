@@ -37,7 +37,7 @@ def test_a_broken_link_is_found(tmp_path):
 @pytest.fixture(scope="module")
 def copy_with_recipes(tmp_path_factory):
     """A copy of the tree to which every recipe of CONTRIBUTING.md was applied."""
-    assert len(RECIPES) == 3
+    assert len(RECIPES) == 4
     copy = tmp_path_factory.mktemp("recipes")
     for name in ("prefenvs", "agents", "tasks", "tests"):
         shutil.copytree(ROOT / name, copy / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
@@ -52,7 +52,7 @@ def copy_with_recipes(tmp_path_factory):
 
 def test_the_recipes_apply_and_pass_their_own_tests(copy_with_recipes):
     tests = [path for path in touched() if path.startswith("tests/")]
-    assert len(tests) == 3
+    assert len(tests) == 4
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", *tests]
     done = subprocess.run(command, capture_output=True, text=True, cwd=copy_with_recipes, check=False)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]

@@ -49,6 +49,7 @@ class Feedback:
         self._pending: list[tuple[np.ndarray, Label]] = []
         self._next = 0
         self._answered = 0
+        self._closed = False
         self._store = AnswerStore(
             self.config.store,
             self.config.run,
@@ -96,7 +97,10 @@ class Feedback:
         Raises:
             BudgetSpent: if fewer than n queries are left; none was asked.
             SegmentForgotten: if a segment is no longer recorded; none was asked.
+            ValueError: after `close`.
         """
+        if self._closed:
+            raise ValueError("this feedback was closed. Make the environment anew to ask again; nothing was asked.")
         if query.n > self.remaining:
             raise BudgetSpent(
                 f"asked for {query.n} labels, {int(self.remaining)} of {self.config.budget} are left. "
@@ -227,7 +231,8 @@ class Feedback:
         return streams
 
     def close(self) -> None:
-        """Close the store of answers; nothing can be asked after it."""
+        """Close the store of answers; asking again raises ValueError."""
+        self._closed = True
         self._store.close()
 
     def state(self) -> dict[str, np.ndarray]:

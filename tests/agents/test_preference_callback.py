@@ -203,9 +203,22 @@ def test_a_schedule_of_ones_own_is_asked_for_when_loading(tmp_path):
     env = gym.make("prefenvs/CartPole-v0")
     own = {"learning_rate": lambda remaining: 1e-3 * remaining**2}
     PrefPPO("MlpPolicy", env, preferences=SMALL, device="cpu", **own).save(tmp_path / "agent")
-    with pytest.raises(ValueError, match=r"functions of your own for learning_rate.*learning_rate=\.\.\."):
+    with pytest.raises(ValueError, match=r"functions or classes of your own for learning_rate.*learning_rate=\.\.\."):
         PrefPPO.load(tmp_path / "agent", env)
     assert PrefPPO.load(tmp_path / "agent", env, device="cpu", **own).lr_schedule(0.5) == 2.5e-4
+
+
+def test_an_activation_of_ones_own_is_asked_for_and_not_replaced_by_another(tmp_path):
+    env = gym.make("prefenvs/CartPole-v0")
+    own = {"policy_kwargs": {"net_arch": [4], "activation_fn": torch.nn.ELU}}
+    model = PrefPPO("MlpPolicy", env, preferences=SMALL, device="cpu", **own)
+    model.save(tmp_path / "agent")
+    with pytest.raises(ValueError, match=r"of your own for policy_kwargs"):
+        PrefPPO.load(tmp_path / "agent", env)
+    loaded = PrefPPO.load(tmp_path / "agent", env, device="cpu", **own)
+    observations = np.stack([env.observation_space.sample() for _ in range(9)])
+    ours, theirs = (m.policy.predict_values(torch.as_tensor(observations)).detach() for m in (model, loaded))
+    np.testing.assert_array_equal(ours, theirs)
 
 
 @pytest.mark.parametrize(("cls", "task"), [(PEBBLE, "Pendulum"), (PrefPPO, "CartPole")])

@@ -44,6 +44,21 @@ def test_the_error_free_teacher_prefers_the_greater_true_return():
     assert (feedback.asked, feedback.answered, feedback.remaining) == (20, 20, 10)
 
 
+def test_a_closed_feedback_asks_nothing_and_keeps_what_was_answered(tmp_path):
+    store = str(tmp_path / "answers.sqlite")
+    env, segments = pendulum(store=store)
+    feedback, query = prefenvs.feedback(env), Query(segments)
+    label = feedback.ask(query)
+    feedback.close()
+    feedback.close()
+    with pytest.raises(ValueError, match="this feedback was closed"):
+        feedback.ask(query)
+    assert feedback.asked == query.n
+    assert not list(tmp_path.glob("*-wal")), "nothing is left beside the store"
+    again, same = pendulum(store=store)
+    np.testing.assert_array_equal(prefenvs.feedback(again).ask(Query(same)).choice, label.choice)
+
+
 def test_skips_are_charged_and_counted_apart():
     env, segments = pendulum(teacher={"name": "skip", "eps_skip": 2.0})
     feedback = prefenvs.feedback(env)
