@@ -1,7 +1,7 @@
 # `make help` lists the targets. Set on the command line, for example `make test PYTHON=python3.12`:
 PYTHON ?= python3
 # Extras that `make setup` installs.
-EXTRAS ?= dev,bench,contrib,dmc,render
+EXTRAS ?= dev,bench,contrib,dmc,render,text
 # An index of PyTorch builds. Without a GPU, https://download.pytorch.org/whl/cpu saves gigabytes.
 TORCH_INDEX ?=
 # More arguments for pytest, for example `make test PYTEST_ARGS="-k feedback"`.
