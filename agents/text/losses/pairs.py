@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import torch
 
@@ -107,7 +108,7 @@ class PairLogps:
 
     def swapped(self) -> PairLogps:
         """The same pairs with chosen and rejected exchanged: what a flipped label gives."""
-        changes: dict[str, torch.Tensor | None] = {}
+        changes: dict[str, Any] = {}
         for chosen, rejected in _SIDES:
             changes |= {chosen: getattr(self, rejected), rejected: getattr(self, chosen)}
         return replace(self, **changes)
