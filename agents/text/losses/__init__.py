@@ -65,6 +65,7 @@ PAIR_LOSSES: dict[str, Callable[..., torch.Tensor]] = {
     "sppo": ratios.sppo,
     "tdpo1": regularised.tdpo1,
     "tdpo2": regularised.tdpo2,
+    "tgdpo": regularised.tgdpo,
     "vpo": online.vpo,
     "wpo": regularised.wpo,
     "xpo": online.xpo,

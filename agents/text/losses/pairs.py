@@ -14,6 +14,7 @@ _SIDES = (
     ("chosen_score", "rejected_score"),
     ("chosen_sequential_kl", "rejected_sequential_kl"),
     ("chosen_log_collision", "rejected_log_collision"),
+    ("chosen_guided_ratio", "rejected_guided_ratio"),
 )
 
 
@@ -51,6 +52,10 @@ class PairLogps:
     chosen_log_collision: torch.Tensor | None = None
     """sum_t log sum_v pi(v | x, y_w[:t])^2, from `token_statistics.log_collision`."""
     rejected_log_collision: torch.Tensor | None = None
+    """The same along y_l."""
+    chosen_guided_ratio: torch.Tensor | None = None
+    """sum_t g_t log pi(y_t)/ref(y_t) along y_w, g_t a guiding reward a token, from `token_statistics.guided_ratio`."""
+    rejected_guided_ratio: torch.Tensor | None = None
     """The same along y_l."""
     policy_sampled: torch.Tensor | None = None
     """log pi(y | x) of a third response y, drawn from the reference or another calibration policy."""

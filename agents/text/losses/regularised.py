@@ -82,6 +82,25 @@ def tdpo2(pairs: PairLogps, *, beta: float = 0.1, drift_weight: float = 0.5) -> 
     return -logsigmoid(beta * (pairs.margin - drift_weight * difference))
 
 
+def tgdpo(pairs: PairLogps, *, beta: float = 0.1, guidance_weight: float = 0.5) -> torch.Tensor:
+    """DPO whose tokens may leave the reference by as much as a guiding reward r_t of theirs allows.
+
+    -log s(sum_t beta (1 + alpha r_t) a_t over y_w - sum_t beta (1 - alpha r_t) a_t over y_l), a_t the log-ratio of y_t.
+    Zhu et al. 2025, arXiv:2506.14574, where r_t is beta times the log-ratio of a policy trained before. As the factors
+    are constants, only sum_t r_t a_t is needed of the tokens.
+
+    Args:
+        pairs: n pairs, with reference log-probabilities and guided ratios.
+        beta: As in DPO.
+        guidance_weight: alpha. 0 gives DPO; at alpha |r_t| > 1 a factor changes sign.
+
+    Returns:
+        (n,) in nats.
+    """
+    guided = pairs.need("chosen_guided_ratio") + pairs.need("rejected_guided_ratio")
+    return -logsigmoid(beta * (pairs.margin + guidance_weight * guided))
+
+
 def wpo(pairs: PairLogps, *, beta: float = 0.1) -> torch.Tensor:
     """DPO weighted by how much the policy would write the pair itself: -w log s(z). Zhou et al. 2024, arXiv:2406.11827.
 

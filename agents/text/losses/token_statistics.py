@@ -43,6 +43,20 @@ def log_collision(policy_logits: torch.Tensor, mask: torch.Tensor) -> torch.Tens
     return _masked_sum((2 * policy_logits.detach().log_softmax(-1)).logsumexp(-1), mask)
 
 
+def guided_ratio(
+    token_logps: torch.Tensor, reference_token_logps: torch.Tensor, guidance: torch.Tensor, mask: torch.Tensor
+) -> torch.Tensor:
+    """(n,) sum over response tokens of g_t (log pi(y_t) - log ref(y_t)) in nats. TGDPO, arXiv:2506.14574.
+
+    Args:
+        token_logps: (n, T) log pi of the response's tokens, with gradients.
+        reference_token_logps: (n, T) log ref of them.
+        guidance: (n, T) g_t, detached here.
+        mask: (n, T).
+    """
+    return _masked_sum(guidance.detach() * (token_logps - reference_token_logps), mask)
+
+
 def _masked_sum(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """(n,) sum of (n, T) values where the mask is 1; what stands at padding, even infinity, is not read."""
     return torch.where(mask.bool(), values, 0.0).sum(-1)

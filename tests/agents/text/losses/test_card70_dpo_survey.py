@@ -56,6 +56,8 @@ def full_pairs(n=5, seed=0, spread=1.0):
         rejected_sequential_kl=uniform(0.1, 1),
         chosen_log_collision=uniform(-8, -6),
         rejected_log_collision=uniform(-8, -6),
+        chosen_guided_ratio=uniform(-0.2, 0.2),
+        rejected_guided_ratio=uniform(-0.2, 0.2),
         policy_sampled=uniform(-20, -10),
         reference_sampled=uniform(-20, -10),
     )
@@ -149,6 +151,7 @@ def at_reference():
         "chosen_score": numbers(1), "rejected_score": numbers(0),
         "chosen_sequential_kl": numbers(0), "rejected_sequential_kl": numbers(0),
         "chosen_log_collision": numbers(-8), "rejected_log_collision": numbers(-12),
+        "chosen_guided_ratio": numbers(0), "rejected_guided_ratio": numbers(0),
         "policy_sampled": numbers(-9), "reference_sampled": numbers(-9),
     }  # fmt: skip
     return PairLogps(**pair)
@@ -157,7 +160,7 @@ def at_reference():
 VALUE_AT_REFERENCE = {
     **dict.fromkeys(("dpo", "cdpo", "robust_dpo", "dpo_norm", "aot", "aot_unpaired", "beta_dpo", "odpo"), LOG2),
     **dict.fromkeys(("forward_kl_dpo", "js_dpo", "alpha_dpo", "chi_po", "dpop", "flex_dpo"), LOG2),
-    **dict.fromkeys(("tdpo1", "tdpo2", "wpo", "selm", "vpo", "infonca"), LOG2),
+    **dict.fromkeys(("tdpo1", "tdpo2", "tgdpo", "wpo", "selm", "vpo", "infonca"), LOG2),
     **dict.fromkeys(("nca", "bco"), 2 * LOG2),
     **dict.fromkeys(("apo_zero", "apo_down", "kto_pair", "hinge"), 1.0),
     "ipo": 25.0,  # 1 / (4 beta^2)
@@ -302,6 +305,7 @@ def test_aot_does_not_see_the_order_of_either_side():
         ("dpop", {"penalty": 0.0}),
         ("r_dpo", {"length_weight": 0.0}),
         ("tdpo2", {"drift_weight": 0.0}),
+        ("tgdpo", {"guidance_weight": 0.0}),
         ("flex_dpo", {"rejected_beta": 0.1}),
         ("xpo", {"optimism": 0.0}),
         ("selm", {"optimism": 0.0, "beta": 0.1}),
