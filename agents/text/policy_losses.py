@@ -142,5 +142,5 @@ AGGREGATIONS: dict[str, Callable[..., torch.Tensor]] = {
 
 
 def _counted(losses: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """(n, T) losses, 0 where the mask is: what stands at padding, even nan, is not read."""
+    """(n, T) losses, 0 where the mask is: what stands at padding is not read. Gradients still need it finite."""
     return torch.where(mask.bool(), losses, 0.0)

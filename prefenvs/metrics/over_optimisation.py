@@ -169,7 +169,7 @@ def gold_at_kl(curve: OptimisationCurve, at: np.ndarray | float) -> np.ndarray:
     """
     kl, place = np.unique(curve.kl, return_inverse=True)
     gold = np.bincount(place, weights=curve.gold) / np.bincount(place)
-    return np.interp(at, kl, gold, left=np.nan, right=np.nan)
+    return np.asarray(np.interp(at, kl, gold, left=np.nan, right=np.nan))
 
 
 def matched_kl_difference(

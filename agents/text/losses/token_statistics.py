@@ -58,5 +58,8 @@ def guided_ratio(
 
 
 def _masked_sum(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """(n,) sum of (n, T) values where the mask is 1; what stands at padding, even infinity, is not read."""
+    """(n,) sum of (n, T) values where the mask is 1; what stands at padding is not read.
+
+    Gradients still need it finite.
+    """
     return torch.where(mask.bool(), values, 0.0).sum(-1)

@@ -50,6 +50,14 @@ def test_dtype_is_kept_and_far_rewards_stay_finite(name, dtype):
     assert torch.isfinite(torch.autograd.grad(shaped.sum(), rewards)[0]).all()
 
 
+@pytest.mark.parametrize("name", T)
+def test_transforms_stay_on_their_device_and_read_no_value(name):
+    rewards = torch.zeros((4,) if name in SHAPINGS else (3, 4), device="meta")
+    held = RewardContext(torch.zeros(4, 2, device="meta"), RunningRewards.of(torch.zeros(4, device="meta")))
+    shaped = T[name](rewards, held, **NEEDED.get(name, {}))
+    assert (shaped.device.type, shaped.shape) == ("meta", (3, 4) if name in STEPS else (4,))
+
+
 @pytest.mark.parametrize("name", SHAPINGS)
 def test_gradients_are_those_of_finite_differences(name):
     rewards = numbers(-0.7, 0.1, 0.8)

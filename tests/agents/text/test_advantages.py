@@ -108,3 +108,11 @@ def test_reinforce_plus_plus_standardises_rewards_to_go_over_the_batch():
     taken = found[MASK.bool()]  # rewards to go 1 1 1 3 3: mean 1.8, variance .96
     assert_allclose(taken, (torch.tensor([1.0, 1, 1, 3, 3]) - 1.8) / 0.96**0.5, rtol=1e-6)
     assert_allclose(found[~MASK.bool()], 0.0)
+
+
+def test_advantages_stay_on_their_device_and_read_no_value():
+    on_meta = torch.zeros(2, 4, device="meta")
+    found = [advantage(on_meta) for advantage in GROUP_ADVANTAGES.values()]
+    found += [advantages.reinforce_plus_plus(on_meta, on_meta), *advantages.token_gae(on_meta, on_meta, on_meta)]
+    found += [advantages.penalised_token_rewards(on_meta[:, 0], on_meta, on_meta, on_meta, beta=0.1)]
+    assert all(each.device.type == "meta" and each.shape == (2, 4) for each in found)

@@ -1,6 +1,6 @@
 """Writes trl.json: losses that TRL 1.16.0 computes for pairs of responses under two random GPT-2 models.
 
-In an environment with trl 1.16.0, transformers 5.23.0 and torch 2.13.0 (constraints.txt has them):
+In an environment with trl 1.16.0, and transformers and torch as pinned in constraints.txt and constraints-torch.txt:
 
     python tests/agents/text/golden/make_trl.py
 

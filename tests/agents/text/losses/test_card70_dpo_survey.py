@@ -203,9 +203,12 @@ def frozen(name, pairs):
 
 
 @pytest.mark.parametrize("name", PAIR_LOSSES)
-@pytest.mark.parametrize("seed", [0, 1])
-def test_gradients_are_those_of_finite_differences(name, seed):
-    pairs = full_pairs(seed=seed)
+@pytest.mark.parametrize("exchanged", [False, True], ids=["as labelled", "exchanged"])
+def test_gradients_are_those_of_finite_differences(name, exchanged):
+    pairs = full_pairs()
+    if exchanged:  # the other branch of hinges; scores stay, as they must be in order
+        scores = {side: getattr(pairs, side) for side in ("chosen_score", "rejected_score")}
+        pairs = replace(pairs.swapped(), **scores)
     held = frozen(name, pairs)
     point = torch.stack([pairs.policy_chosen, pairs.policy_rejected, pairs.policy_sampled])
 
@@ -356,6 +359,14 @@ def test_losses_and_gradients_stay_finite_in_float32_far_from_the_reference(name
     assert torch.isfinite(loss).all()
     assert loss.dtype == torch.float32
     assert torch.isfinite(torch.autograd.grad(loss.sum(), leaf)[0]).all()
+
+
+@pytest.mark.parametrize("name", PAIR_LOSSES)
+def test_losses_stay_on_their_device_and_read_no_value(name):
+    """The meta device holds no numbers: .item() and a tensor of another device would raise."""
+    pairs = PairLogps(**{key: value.to("meta", torch.float32) for key, value in vars(full_pairs()).items()})
+    loss = PAIR_LOSSES[name](pairs)
+    assert (loss.device.type, loss.dtype, loss.shape) == ("meta", torch.float32, (5,))
 
 
 def test_no_gradient_flows_where_the_paper_stops_it():
