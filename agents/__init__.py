@@ -16,7 +16,11 @@ if TYPE_CHECKING:
     from prefenvs.agents.prefppo import PrefPPO as PrefPPO
     from prefenvs.agents.replay import TensorReplayBuffer as TensorReplayBuffer
     from prefenvs.agents.reward_metrics import RewardMetricsCallback as RewardMetricsCallback
+    from prefenvs.agents.reward_models import LinearRegret as LinearRegret
+    from prefenvs.agents.reward_models import LinearReward as LinearReward
     from prefenvs.agents.reward_models import RewardEnsemble as RewardEnsemble
+    from prefenvs.agents.reward_models import fit_linear as fit_linear
+    from prefenvs.agents.reward_models import linear_model as linear_model
     from prefenvs.agents.sac import SAC as SAC
 
 _MODULES = {
@@ -28,7 +32,7 @@ _MODULES = {
     "prefenvs.agents.prefppo": ("PrefPPO",),
     "prefenvs.agents.replay": ("TensorReplayBuffer",),
     "prefenvs.agents.reward_metrics": ("RewardMetricsCallback",),
-    "prefenvs.agents.reward_models": ("RewardEnsemble",),
+    "prefenvs.agents.reward_models": ("LinearRegret", "LinearReward", "RewardEnsemble", "fit_linear", "linear_model"),
     "prefenvs.agents.sac": ("SAC",),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
