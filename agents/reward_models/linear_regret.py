@@ -119,15 +119,15 @@ class LinearRegret(LinearReward):
     a constant V~ carries nothing of the labels, and what is left to learn from are partial returns.
 
     Example:
-        >>> import gymnasium as gym, prefenvs
-        >>> from prefenvs.metrics import optimal_policy
+        >>> import numpy as np
         >>> from prefenvs.tasks.grid.delivery import delivery_world
-        >>> model = linear_model("regret", "GridDelivery", rng=np.random.default_rng(0))
-        >>> env = gym.make("prefenvs/GridDelivery-v0", oracle="regret", budget=300)
-        >>> feedback, query = prefenvs.feedback(env), ...  # windows of a SegmentStore
-        >>> label = feedback.ask(query)
-        >>> fit_linear(model, query.segments.torch(), label.choice)
-        >>> policy = optimal_policy(delivery_world().mdp.with_weights(model.weights[0].detach().numpy()))
+        >>> from prefenvs.tasks.grid.sampling import random_segments
+        >>> mdp, rng = delivery_world().mdp, np.random.default_rng(0)
+        >>> model = linear_model("regret", mdp, rng=rng)
+        >>> segments = TorchSegments(*map(torch.as_tensor, random_segments(mdp, 200, 3, rng)))
+        >>> choice = rng.permuted(np.tile([1.0, 0.0], (100, 1)), axis=1)  # or the label of a teacher
+        >>> fit_linear(model, segments, choice, steps=5).shape, model.trained.item()
+        (torch.Size([1]), True)
     """
 
     def __init__(
