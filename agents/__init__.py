@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from prefenvs.agents.learned_reward import LearnedReward as LearnedReward
     from prefenvs.agents.learned_reward import RewardReplayBuffer as RewardReplayBuffer
     from prefenvs.agents.pebble import PEBBLE as PEBBLE
+    from prefenvs.agents.ppo import PPO as PPO
     from prefenvs.agents.preference_callback import PreferenceCallback as PreferenceCallback
     from prefenvs.agents.preference_callback import PreferenceConfig as PreferenceConfig
     from prefenvs.agents.prefppo import PrefPPO as PrefPPO
@@ -28,6 +29,7 @@ _MODULES = {
     "prefenvs.agents.distributional": ("StockWrapper",),
     "prefenvs.agents.learned_reward": ("LearnedReward", "RewardReplayBuffer"),
     "prefenvs.agents.pebble": ("PEBBLE",),
+    "prefenvs.agents.ppo": ("PPO",),
     "prefenvs.agents.preference_callback": ("PreferenceCallback", "PreferenceConfig"),
     "prefenvs.agents.prefppo": ("PrefPPO",),
     "prefenvs.agents.replay": ("TensorReplayBuffer",),

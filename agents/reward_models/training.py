@@ -118,14 +118,13 @@ def fit(
     if not len(data):
         raise ValueError("no answered query to train on: all were skipped. Ask for more or another teacher.")
     train, held = data.split()
-    happened = data.inputs.reshape(-1, data.inputs.shape[-1])[data.mask.reshape(-1) > 0]
-    model.observe(happened)
+    model.observe(data.inputs.reshape(-1, data.inputs.shape[-1])[data.mask.reshape(-1) > 0])
     members = model.weights[0].shape[0]
     loss_sum, epoch, learned = 0.0, 0, False
     while epoch < epochs and not learned:
         epoch += 1
         orders = torch.stack([torch.randperm(len(train), generator=rng) for _ in range(members)]).to(train.device)
-        loss_sum, right, clear_count = 0.0, 0.0, 0
+        tally = torch.zeros(3, dtype=torch.float64, device=train.device)  # loss, right answers, answers without ties
         for start in range(0, len(train), batch):
             index = train[orders[:, start : start + batch]]
             sums, choice = data.sums(model, index), data.choice[index]
@@ -134,17 +133,17 @@ def fit(
             losses.mean(-1).sum().backward()
             optimizer.step()
             clear = choice.max(-1).values > 0.99
-            right += float(((sums.argmax(-1) == choice.argmax(-1)) & clear).sum())
-            clear_count += int(clear.sum())
-            loss_sum += float(losses.detach().sum())
-        learned = clear_count > 0 and right / clear_count >= stop_accuracy
+            right = (sums.argmax(-1) == choice.argmax(-1)) & clear
+            tally += torch.stack([count.detach().sum().double() for count in (losses, right, clear)])
+        loss_sum, right_count, clear_count = tally.tolist()  # the one wait for the device in an epoch
+        learned = clear_count > 0 and right_count / clear_count >= stop_accuracy
     with torch.no_grad():
-        everything = torch.arange(len(data), device=train.device)
-        rewards = model(happened).mean(0)
+        rewards = model(data.inputs.reshape(-1, data.inputs.shape[-1]))  # (M, N * k * T)
+        happened = rewards.mean(0)[data.mask.reshape(-1) > 0]
         # Not centred: the level of the reward is what makes going on, or ending, pay.
-        model.scale.copy_(rewards.square().mean().sqrt().clamp_min(1e-6))
+        model.scale.copy_(happened.square().mean().sqrt().clamp_min(1e-6))
         model.trained.fill_(True)
-        sums = data.sums(model, everything)
+        sums = (rewards.reshape(-1, *data.mask.shape) * data.mask).sum(-1)
         return FitReport(
             epoch,
             loss_sum / (members * len(train)),
