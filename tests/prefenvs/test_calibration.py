@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import prefenvs
-from prefenvs.calibration import Calibration, measure, random_play, reference_set, weighted_scores
+from prefenvs.calibration import Calibration, _reference_set, measure, random_play, reference_set, weighted_scores
 from prefenvs.oracles import PartialReturn
 from prefenvs.segments import JudgedSegments
 
@@ -32,9 +32,9 @@ def test_a_myopic_teachers_units_weigh_steps_as_the_teacher_does():
 
 
 def test_the_reference_set_is_the_same_every_time_and_its_rewards_are_the_tasks():
-    reference_set.cache_clear()
+    _reference_set.cache_clear()
     first = reference_set("Pendulum", 20)
-    reference_set.cache_clear()
+    _reference_set.cache_clear()
     np.testing.assert_array_equal(first.rewards, reference_set("Pendulum", 20).rewards)
     assert first.rewards.shape == (2000, 20)
     assert (first.rewards <= 0).all()
