@@ -1,0 +1,9 @@
+"""Language models for the text tasks: a protocol, our small decoder, and an adapter for transformers. Imports torch."""
+
+from __future__ import annotations
+
+from prefenvs.tasks.text.lm.decoder import Decoder
+from prefenvs.tasks.text.lm.pretraining import pretrain
+from prefenvs.tasks.text.lm.sampling import Completions, LanguageModel, completion_mask, token_logprobs
+
+__all__ = ["Completions", "Decoder", "LanguageModel", "completion_mask", "pretrain", "token_logprobs"]
