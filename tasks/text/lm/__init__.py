@@ -5,5 +5,14 @@ from __future__ import annotations
 from prefenvs.tasks.text.lm.decoder import Decoder
 from prefenvs.tasks.text.lm.pretraining import pretrain
 from prefenvs.tasks.text.lm.sampling import Completions, LanguageModel, completion_mask, token_logprobs
+from prefenvs.tasks.text.lm.transformers_model import TransformersModel
 
-__all__ = ["Completions", "Decoder", "LanguageModel", "completion_mask", "pretrain", "token_logprobs"]
+__all__ = [
+    "Completions",
+    "Decoder",
+    "LanguageModel",
+    "TransformersModel",
+    "completion_mask",
+    "pretrain",
+    "token_logprobs",
+]
