@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from prefenvs.tasks.text.lm.decoder import Decoder
 from prefenvs.tasks.text.lm.sampling import Completions, completion_mask, draw_completions, token_logprobs
 
 
@@ -151,3 +152,38 @@ def with_lora(model: Any, settings: Mapping[str, Any]) -> Any:
     except ImportError as error:
         raise ImportError("LoRA needs peft: pip install 'prefenvs[text]'.") from error
     return get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", **settings))
+
+
+def as_gpt2(decoder: Decoder) -> Any:
+    """A GPT2LMHeadModel of transformers with the weights of our Decoder, to compare with and to save for others.
+
+    Raises:
+        ImportError: if transformers is not installed.
+    """
+    try:
+        from transformers import GPT2Config, GPT2LMHeadModel
+    except ImportError as error:
+        raise ImportError("this needs transformers: pip install 'prefenvs[text]'.") from error
+    names = {"attention_norm": "ln_1", "attention_in": "attn.c_attn", "attention_out": "attn.c_proj"}
+    names |= {"mlp_norm": "ln_2", "mlp_in": "mlp.c_fc", "mlp_out": "mlp.c_proj"}
+    weights = {"wte.weight": decoder.words, "wpe.weight": decoder.positions}
+    weights |= {"ln_f.weight": decoder.norm.weight, "ln_f.bias": decoder.norm.bias}
+    for i, block in enumerate(decoder.blocks):
+        for ours, theirs in names.items():
+            layer = getattr(block, ours)
+            # Theirs are (in, out) where torch's Linear is (out, in).
+            weights[f"h.{i}.{theirs}.weight"] = layer.weight.T if layer.weight.ndim == 2 else layer.weight
+            weights[f"h.{i}.{theirs}.bias"] = layer.bias
+    config = GPT2Config(
+        vocab_size=decoder.vocab_size,
+        n_positions=decoder.context,
+        n_embd=decoder.width,
+        n_layer=len(decoder.blocks),
+        n_head=decoder.heads,
+        bos_token_id=decoder.eos,
+        eos_token_id=decoder.eos,
+        pad_token_id=decoder.pad,
+    )
+    model = GPT2LMHeadModel(config)
+    model.transformer.load_state_dict({name: weight.detach().contiguous() for name, weight in weights.items()})
+    return model.eval()
