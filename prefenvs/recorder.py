@@ -75,7 +75,7 @@ class Recorder:
     def extend(
         self,
         actions: np.ndarray,
-        observations: np.ndarray,
+        observations: Arrays,
         rewards: np.ndarray,
         factors: np.ndarray,
         *,
@@ -84,7 +84,12 @@ class Recorder:
         """Record several steps, as arrays (steps, ...) that it may keep; only the last may have terminated."""
         episode = self._episodes[self.episode]
         episode.actions = _append(episode.actions, actions)
-        episode.observations = _append(episode.observations, observations)
+        if isinstance(observations, dict):
+            episode.observations += [
+                {key: values[step] for key, values in observations.items()} for step in range(len(rewards))
+            ]
+        else:
+            episode.observations = _append(episode.observations, observations)
         episode.rewards = _append(episode.rewards, rewards)
         episode.factors = _append(episode.factors, factors)
         episode.terminated = terminated

@@ -45,8 +45,9 @@ class Feedback:
         if store is not None or run is not None:
             self.config = dataclasses.replace(self.config, store=store or self.config.store, run=run or self.config.run)
         self.task: str = first["task"]
+        self._task_kwargs: dict[str, Any] = first["task_kwargs"]
         self.recorded_episodes: int = first["episodes"]
-        self._oracle = make_oracle(self.config.oracle, self.task)
+        self._oracle = make_oracle(self.config.oracle, self.task, self._task_kwargs)
         self._teacher = make_teacher(self.config.teacher)
         self._calibrations: dict[tuple[int, float], Calibration] = {}
         self._pending: list[tuple[np.ndarray, Label]] = []
@@ -191,7 +192,8 @@ class Feedback:
                 "Pass calibration=prefenvs.calibrate(my_env, segment_steps=...) to prefenvs.wrap."
             )
         if (steps, myopia) not in self._calibrations:
-            self._calibrations[steps, myopia] = measure(self._oracle, reference_set(self.task, steps), myopia)
+            reference = reference_set(self.task, steps, task_kwargs=self._task_kwargs)
+            self._calibrations[steps, myopia] = measure(self._oracle, reference, myopia)
         return self._calibrations[steps, myopia]
 
     def _recent_returns(self) -> tuple[float, float]:

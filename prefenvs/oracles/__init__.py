@@ -42,7 +42,7 @@ ORACLES: dict[str, Callable[..., Any]] = {
 """Preference models by name. `ORACLES["mine"] = Mine` adds one."""
 
 
-def make_oracle(oracle: Any, task: str) -> Any:
+def make_oracle(oracle: Any, task: str, task_kwargs: Mapping[str, Any] | None = None) -> Any:
     """The preference model that `oracle` names; regret is given the values shipped with the task.
 
     Raises:
@@ -58,7 +58,7 @@ def make_oracle(oracle: Any, task: str) -> Any:
         if name not in ORACLES:
             raise unknown_name("oracle", name, ORACLES, f"To add your own: ORACLES[{name!r}] = MyOracle.")
         if ORACLES[name] in (Regret, DeterministicRegret) and "values" not in arguments:
-            arguments["values"] = expert_values(task)
+            arguments["values"] = expert_values(task, task_kwargs)
         return ORACLES[name](**arguments)
     if not isinstance(oracle, Utility | Comparison):
         raise TypeError(f"oracle={oracle!r} has neither utility(segments) nor compare(a, b).")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -49,7 +50,7 @@ class TabularValues:
         return self.action_values[np.asarray(observations), np.asarray(actions)]
 
 
-def expert_values(task: str) -> Values:
+def expert_values(task: str, task_kwargs: Mapping[str, Any] | None = None) -> Values:
     """The values shipped with a task: exact on grids, trained networks on some control tasks.
 
     Raises:
@@ -61,9 +62,11 @@ def expert_values(task: str) -> Values:
     if task in TASKS and TASKS[task].entry_point.startswith("prefenvs.tasks.grid"):
         from prefenvs.tasks.grid.solvers import value_iteration
 
-        base: Any = make_task(TASKS[task])
+        base: Any = make_task(TASKS[task], task_kwargs=task_kwargs)
         v, q = value_iteration(base.mdp)
         return TabularValues(v, q, float(base.mdp.gamma))
+    if task in TASKS and TASKS[task].exact_values:
+        return make_task(TASKS[task], task_kwargs=task_kwargs).optimal_values()
     raise NoExpert(
         f"no optimal values are known for {task!r}, so regret cannot be measured. "
         "Pass oracle=Regret(values=...) with your own v(obs) and q(obs, act)."
