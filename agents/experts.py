@@ -57,7 +57,7 @@ class ExpertSettings:
     """Further arguments of SAC."""
     value_hidden: tuple[int, ...] = (128, 128)
     """Width of each hidden layer of the network of values."""
-    value_steps: int = 2_000_000
+    value_steps: int = 1_200_000
     """Environment steps from which the policy's values are learned."""
     follow: int = 150
     """Steps for which the policy is followed from where other behaviour led."""
