@@ -38,6 +38,8 @@ CHECKS = 10
 """How often a policy is checked in training."""
 CHECK_GAP = 1000
 """Least number of steps between two checks."""
+DISTURBANCES = (0.1, 0.2, 0.4, 0.7, 1.0)
+"""Noise on the weights of a policy, as shares of their standard deviation, that makes weaker ones of it."""
 STREAMS = 64
 """Streams of experience that the values are fitted to, played at a time."""
 
@@ -97,7 +99,9 @@ EXPERTS: dict[str, ExpertSettings] = {
         },
     ),
     # A long random start keeps the cheetah off the local optimum of sliding on its back.
-    "HalfCheetah": ExpertSettings(100_000, sac={**_WALK, "learning_rate": 1e-3, "learning_starts": 4000}),
+    "HalfCheetah": ExpertSettings(
+        100_000, sac={**_WALK, "learning_rate": 1e-3, "learning_starts": 4000}, value_steps=2_000_000
+    ),
     "Hopper": ExpertSettings(100_000, sac=_WALK),
     "Walker2d": ExpertSettings(100_000, sac=_WALK),
 }
@@ -186,8 +190,23 @@ def evaluate_policy(
     return replace(values, facts={**values.facts, "fit": regret_fit(task, values, behaviours, seed=seed + 2)})
 
 
+def weaker_policies(policy: NetworkValues, seed: int) -> list[Layers]:
+    """Policies like this one with more and more noise on their weights, where those of its training are not at hand."""
+    rng = np.random.default_rng(seed)
+    return [
+        tuple(((w + noise * w.std() * rng.normal(size=w.shape)).astype(np.float32), b) for w, b in policy.policy)
+        for noise in DISTURBANCES
+    ]
+
+
 def train_expert(
-    task: str, *, steps: int | None = None, seed: int = 0, command: str = "", progress: bool = False
+    task: str,
+    *,
+    steps: int | None = None,
+    seed: int = 0,
+    policy: NetworkValues | None = None,
+    command: str = "",
+    progress: bool = False,
 ) -> NetworkValues:
     """Train a policy on the true reward, score it, and fit its values.
 
@@ -195,18 +214,26 @@ def train_expert(
         task: name of a task with continuous actions.
         steps: environment steps; by default those of its settings.
         seed: of everything random.
+        policy: train none, and fit values of this one.
         command: kept in the file, so that a reader can repeat it.
         progress: show a progress bar.
 
     Raises:
-        ValueError: if the task is not known or its actions are discrete.
+        ValueError: if the task is not known, its actions are discrete or the policy is another task's.
     """
     if task not in TASKS:
         raise unknown_name("task", task, TASKS)
+    if policy is not None and policy.facts.get("task", task) != task:
+        raise ValueError(f"the policy acts in {policy.facts['task']}, not in {task}. Give a file of {task}.")
     settings = expert_settings(task, steps)
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
-    policy, others = train_policy(task, settings, seed, progress=progress)
-    return described(evaluate_policy(policy, others, task, settings, seed), settings, seed, command)
+    if policy is None:
+        policy, others = train_policy(task, settings, seed, progress=progress)
+        made: dict[str, Any] = {}
+    else:
+        others, made = weaker_policies(policy, seed), {"policy": dict(policy.facts)}
+    values = described(evaluate_policy(policy, others, task, settings, seed), settings, seed, command)
+    return replace(values, facts={**values.facts, **made})
 
 
 def described(values: NetworkValues, settings: ExpertSettings, seed: int, command: str) -> NetworkValues:

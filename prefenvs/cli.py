@@ -272,6 +272,8 @@ class Experts:
     """Environment steps; by default those of the task's settings."""
     seed: int = 0
     """Seed of everything random."""
+    policy: Path | None = None
+    """File of values whose policy to keep: none is trained, its values are learned anew."""
     out: Path | None = None
     """File to write; by default <task>.safetensors. Use it as oracle={"name": "regret", "values": FILE}."""
     json: bool = False
@@ -290,11 +292,13 @@ class Experts:
         if self.env is None:
             raise ValueError("give --env, the task to train on; `prefenvs list tasks` names them.")
         from prefenvs.agents.experts import train_expert
+        from prefenvs.oracles import load_values
 
         task = task_name(self.env)
         out = self.out or Path(f"{task}.safetensors")
         progress = sys.stderr.isatty()
-        values = train_expert(task, steps=self.steps, seed=self.seed, command=command, progress=progress)
+        policy = None if self.policy is None else load_values(self.policy)
+        values = train_expert(task, steps=self.steps, seed=self.seed, policy=policy, command=command, progress=progress)
         values.save(out)
         self._show({task: dict(values.facts)})
         print(f"wrote {out}", file=sys.stderr)

@@ -8,6 +8,7 @@ from prefenvs.agents.experts import CHECKS, ExpertSettings, expert_settings, tra
 from prefenvs.cli import main
 from prefenvs.oracles import shipped_experts
 from prefenvs.oracles.value_nets import load_values
+from prefenvs.oracles.values import EXPERTS_FOLDER
 
 
 def run(*arguments):
@@ -49,6 +50,17 @@ def test_train_writes_a_file_that_a_teacher_can_use(tmp_path, capsys):
     gym.make("prefenvs/Pendulum-v0", oracle={"name": "regret", "values": str(out)}).close()
 
 
+def test_values_can_be_learned_anew_for_a_policy_in_a_file(tmp_path):
+    shipped, out = EXPERTS_FOLDER / "Pendulum.safetensors", tmp_path / "again.safetensors"
+    assert run("experts", "train", "--env", "Pendulum", "--policy", shipped, "--steps", 100, "--out", out) == 0
+    before, after = load_values(shipped), load_values(out)
+    for ours, theirs in zip(before.policy, after.policy, strict=True):
+        np.testing.assert_array_equal(ours[0], theirs[0])
+    assert after.facts["score"] == pytest.approx(before.facts["score"])
+    assert after.facts["policy"] == before.facts
+    assert not np.array_equal(before.value[0][0], after.value[0][0])
+
+
 def test_list_shows_what_is_shipped(capsys):
     assert run("experts", "list") == 0
     lines = capsys.readouterr().out.splitlines()
@@ -63,6 +75,9 @@ def test_what_cannot_be_trained_is_refused(capsys):
     assert "SAC, which acts in continuous spaces only; CartPole" in capsys.readouterr().err
     assert run("experts", "train", "--env", "Pendulum", "--steps", 0) == 2
     assert "--steps 0 is too small" in capsys.readouterr().err
+    pendulum = EXPERTS_FOLDER / "Pendulum.safetensors"
+    assert run("experts", "train", "--env", "Hopper", "--policy", pendulum) == 2
+    assert "the policy acts in Pendulum, not in Hopper" in capsys.readouterr().err
     with pytest.raises(ValueError, match="task='Pendulm' is not known"):
         train_expert("Pendulm")
 

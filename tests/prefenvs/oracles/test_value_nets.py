@@ -96,7 +96,7 @@ def test_a_file_of_ones_own_is_named_by_its_path(tmp_path):
 
 
 def test_values_ship_for_some_tasks():
-    assert {"Pendulum", "MountainCarContinuous"} <= set(SHIPPED)
+    assert {"Pendulum", "MountainCarContinuous", "HalfCheetah"} <= set(SHIPPED)
 
 
 @pytest.mark.parametrize("name", SHIPPED)
@@ -111,7 +111,7 @@ def test_a_shipped_file_is_small_fits_its_task_and_says_where_it_is_from(name):
     assert np.all((actions >= task.action_space.low) & (actions <= task.action_space.high))
     facts = values.facts
     assert facts["task"] == name
-    assert facts["command"] == f"prefenvs experts train --env {name}"
+    assert facts["command"].startswith(f"prefenvs experts train --env {name}")
     assert {"steps", "seed", "versions", "fit", "reference_score"} <= set(facts)
     assert facts["score"] > TASKS[name].random_score.mean + 3 * TASKS[name].random_score.sd
     assert str(round(facts["score"], 1)) in values.source
@@ -149,15 +149,21 @@ def played(name, steps, seed, random_share):
 
 
 @pytest.mark.parametrize("name", SHIPPED)
-def test_the_expert_gives_almost_nothing_up_and_random_actions_do(name):
+def test_random_actions_give_something_up(name):
     # 300 segments, because most of random play in Pendulum costs little and some of it costs a whole swing: of 50, even
     # the regret by playing on is only 2.9 standard errors below 0.
-    segments, _, task = played(name, 5, 0, np.repeat([0.0, 1.0], [50, 300]))
+    segments, _, task = played(name, 5, 0, np.ones(300))
     task.close()
     advantage = DeterministicRegret(expert_values(name)).utility(segments)[:, 0]
-    own, random = advantage[:50], advantage[50:]
-    assert random.mean() < -4 * random.std() / np.sqrt(300), "by four standard errors"
-    assert np.abs(own).mean() < 0.1 * np.abs(random).mean()
+    assert advantage.mean() < -4 * advantage.std() / np.sqrt(300), "by four standard errors"
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_the_expert_gives_up_little_of_what_random_actions_do(name):
+    segments, _, task = played(name, 25, 0, np.repeat([0.0, 1.0], 50))
+    task.close()
+    advantage = np.abs(DeterministicRegret(expert_values(name)).utility(segments)[:, 0])
+    assert advantage[:50].mean() < 0.1 * advantage[50:].mean()
 
 
 @pytest.mark.parametrize("name", SHIPPED)
