@@ -103,7 +103,8 @@ def fit(
     """Train on all data; each member sees its own order. Stops early once the members' training accuracy is enough.
 
     Args:
-        model: trained in place; its `scale` becomes the root mean square of its reward over the data.
+        model: trained in place, on inputs standardized by what the data show if it asks for that; its `scale` becomes
+            the root mean square of its reward over the data.
         optimizer: of the model's parameters.
         data: at least one answered query.
         rng: shuffles.
@@ -117,6 +118,8 @@ def fit(
     if not len(data):
         raise ValueError("no answered query to train on: all were skipped. Ask for more or another teacher.")
     train, held = data.split()
+    happened = data.inputs.reshape(-1, data.inputs.shape[-1])[data.mask.reshape(-1) > 0]
+    model.observe(happened)
     members = model.weights[0].shape[0]
     loss_sum, epoch, learned = 0.0, 0, False
     while epoch < epochs and not learned:
@@ -137,8 +140,7 @@ def fit(
         learned = clear_count > 0 and right / clear_count >= stop_accuracy
     with torch.no_grad():
         everything = torch.arange(len(data), device=train.device)
-        flat = data.inputs.reshape(-1, data.inputs.shape[-1])[data.mask.reshape(-1) > 0]
-        rewards = model(flat).mean(0)
+        rewards = model(happened).mean(0)
         # Not centred: the level of the reward is what makes going on, or ending, pay.
         model.scale.copy_(rewards.square().mean().sqrt().clamp_min(1e-6))
         model.trained.fill_(True)
