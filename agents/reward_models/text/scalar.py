@@ -44,6 +44,8 @@ class BradleyTerryReward(TextRewardModel):
         torch.Size([1])
     """
 
+    free_level = True
+
     def __init__(
         self, model: Any, *, rng: torch.Generator, members: int = 1, margin: float = 0.0, centring: float = 0.0
     ) -> None:
@@ -60,6 +62,11 @@ class BradleyTerryReward(TextRewardModel):
         self.stream = LastStream(copy.deepcopy(model))
         self.head, self.bias = draw_heads(model, members, rng)
 
+    @property
+    def options(self) -> dict[str, Any]:
+        """See TextModel."""
+        return {**super().options, "members": len(self.head)}
+
     def raw_scores(self, prompts: Tensor, completions: Tensor) -> Tensor:
         """(M, n) scores, in logits."""
         return (self.stream(prompts, completions) @ self.head.T + self.bias).T
@@ -72,14 +79,10 @@ class TrunkEnsemble(TextRewardModel):
     agrees less where all are wrong: Eisenstein et al. 2023, arXiv:2312.09244; Coste et al. 2023, arXiv:2310.02743.
     """
 
+    free_level = True
+
     def __init__(
-        self,
-        model: Any,
-        *,
-        rng: torch.Generator,
-        members: int = 5,
-        margin: float = 0.0,
-        centring: float = 0.0,
+        self, model: Any, *, rng: torch.Generator, members: int = 5, margin: float = 0.0, centring: float = 0.0
     ) -> None:
         """Start from copies of language models.
 
@@ -106,6 +109,11 @@ class TrunkEnsemble(TextRewardModel):
         # On no device: it only says how the stacked weights are used, and is no part of the module.
         self._shape = (LastStream(copy.deepcopy(models[0])).to("meta"),)
         self._names = list(weights)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """See TextModel."""
+        return {**super().options, "members": len(self.head)}
 
     @property
     def orders(self) -> int:  # type: ignore[override]
