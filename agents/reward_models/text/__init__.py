@@ -19,6 +19,7 @@ from prefenvs.agents.reward_models.text.process import ProcessReward, at_step_en
 from prefenvs.agents.reward_models.text.registry import TEXT_REWARD_MODELS
 from prefenvs.agents.reward_models.text.scalar import BradleyTerryReward, TrunkEnsemble
 from prefenvs.agents.reward_models.text.surface import TextModel, TextRewardModel
+from prefenvs.agents.reward_models.text.transformed import References, TransformedReward, TransformedSteps, WinRate
 
 __all__ = [
     "TEXT_REWARD_MODELS",
@@ -26,10 +27,14 @@ __all__ = [
     "ImplicitReward",
     "PairwisePreference",
     "ProcessReward",
+    "References",
     "TextModel",
     "TextPreferences",
     "TextRewardModel",
+    "TransformedReward",
+    "TransformedSteps",
     "TrunkEnsemble",
+    "WinRate",
     "at_step_ends",
     "load_reward_model",
     "save_reward_model",

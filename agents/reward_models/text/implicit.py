@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from prefenvs.agents.reward_models.text.scalar import trainable_copy
 from prefenvs.agents.reward_models.text.surface import TextRewardModel
 
 
@@ -43,7 +44,7 @@ class ImplicitReward(TextRewardModel):
             centring: see TextRewardModel.
         """
         super().__init__(model, 1, margin=margin, centring=centring)
-        self.policy, self.beta = copy.deepcopy(model), beta
+        self.policy, self.beta = trainable_copy(model), beta
         self.reference = copy.deepcopy(model if reference is None else reference).requires_grad_(False)
 
     @property

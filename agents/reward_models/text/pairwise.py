@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import gelu, logsigmoid
 
-from prefenvs.agents.reward_models.text.scalar import LastStream
+from prefenvs.agents.reward_models.text.scalar import LastStream, trainable_copy
 from prefenvs.agents.reward_models.text.surface import TextModel
 from prefenvs.segments import Query
 
@@ -42,7 +41,7 @@ class PairwisePreference(TextModel):
             margin: see TextModel.
         """
         super().__init__(model, margin=margin)
-        self.stream = LastStream(copy.deepcopy(model))
+        self.stream = LastStream(trainable_copy(model))
         weights = torch.randn(2, model.width, hidden, generator=rng) / (2 * model.width) ** 0.5
         self.inner = nn.Parameter(weights.to(self.device))
         self.bias = nn.Parameter(torch.zeros(hidden, device=self.device))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from prefenvs.agents.reward_models.text.scalar import draw_heads
+from prefenvs.agents.reward_models.text.scalar import draw_heads, trainable_copy
 from prefenvs.agents.reward_models.text.surface import TextRewardModel
 from prefenvs.tasks.text.lm.sampling import completion_mask
 
@@ -84,7 +83,7 @@ class ProcessReward(TextRewardModel):
             centring: see TextRewardModel.
         """
         super().__init__(model, 1, margin=margin, centring=centring)
-        self.trunk, self.separators = copy.deepcopy(model), tuple(separators)
+        self.trunk, self.separators = trainable_copy(model), tuple(separators)
         self.head, self.bias = draw_heads(model, 1, rng)
 
     @property
