@@ -12,9 +12,12 @@ from prefenvs.agents.reward_models.training import length_accuracy
 from prefenvs.agents.reward_transforms import REWARD_TRANSFORMS
 from prefenvs.metrics.correlation import spearman
 from prefenvs.queries import pairs_within
+from prefenvs.tasks.text import language_of
 from prefenvs.tasks.text.enumerable import TextEnum
 from prefenvs.tasks.text.lm import Decoder, pretrain
+from prefenvs.text_dataset import completion_segments
 
+LANGUAGE = language_of("TextEnum")
 PROMPTS = torch.tensor([[0, 3], [1, 2], [2, 2], [0, 1], [3, 1], [1, 1]])
 COMPLETIONS = torch.tensor([[1, 2, 0, 0], [3, 3, 3, 3], [0, 0, 0, 0], [2, 0, 0, 0], [1, 1, 1, 0], [3, 2, 1, 1]])
 
@@ -41,16 +44,7 @@ every_kind = pytest.mark.parametrize("kind", KINDS)
 
 
 def segments(prompts=PROMPTS, completions=COMPLETIONS):
-    """Segments of whole completions as the environment shows them."""
-    n, width, steps = len(prompts), prompts.shape[1], completions.shape[1]
-    lengths = (prompts != 0).long().cumsum(1).gt(0).sum(1).numpy()
-    text, mask = np.zeros((n, 2, width + steps), np.int64), np.zeros((n, 2, width + steps), np.int8)
-    for row, length in enumerate(lengths):
-        text[row, :, :length] = prompts[row, width - length :].numpy()
-        mask[row, :, :length] = 1
-    observed = {"tokens": text, "mask": mask, "prompt_len": np.repeat(lengths[:, None], 2, 1)}
-    ends, ids = np.ones(n, bool), np.zeros((n, 3), np.int64)
-    return Segments(observed, completions.numpy()[:, None], np.ones((n, 1), bool), ends, ~ends, ids)
+    return completion_segments(prompts.numpy(), completions.numpy(), LANGUAGE)
 
 
 def test_the_loss_with_a_margin_and_the_penalty_by_hand():
