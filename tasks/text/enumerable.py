@@ -191,12 +191,13 @@ class TextBandit(EnumerableText):
         features = rng.normal(size=(40, 4)), rng.normal(size=(30, 4))
         self._topic = features[0] @ features[1].T / np.sqrt(4)  # (prompts, arms), standard deviation about 1
         self._style = rng.normal(0.0, 0.5, 30)
-        self._demonstrated = np.log(rng.dirichlet(np.full(30, 2.0), 40))
+        self.demonstration_logprobs = np.log(rng.dirichlet(np.full(30, 2.0), 40))
+        """(prompts, arms) log-probability in nats of each arm in demonstrations, whatever its reward."""
         super().__init__(Language(words, pairs, 1, self._demonstrate), view, render_mode)
 
     def _demonstrate(self, n: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         prompts = rng.integers(40, size=n)
-        return prompts, (self._demonstrated[prompts] + rng.gumbel(size=(n, 30))).argmax(1)[:, None]
+        return prompts, (self.demonstration_logprobs[prompts] + rng.gumbel(size=(n, 30))).argmax(1)[:, None]
 
     def _factors(self, prompt_ids: np.ndarray, tokens: np.ndarray, mask: np.ndarray) -> Factors:
         return {"topic": self._topic[prompt_ids, tokens[:, 0]], "style": self._style[tokens[:, 0]]}
