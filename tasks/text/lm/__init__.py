@@ -5,5 +5,6 @@ from __future__ import annotations
 from prefenvs.tasks.text.lm.decoder import Decoder
 from prefenvs.tasks.text.lm.pretraining import pretrain
 from prefenvs.tasks.text.lm.sampling import Completions, LanguageModel, completion_mask, token_logprobs
+from prefenvs.tasks.text.lm.tabular import Tabular
 
-__all__ = ["Completions", "Decoder", "LanguageModel", "completion_mask", "pretrain", "token_logprobs"]
+__all__ = ["Completions", "Decoder", "LanguageModel", "Tabular", "completion_mask", "pretrain", "token_logprobs"]
