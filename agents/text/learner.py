@@ -300,20 +300,25 @@ class TextLearner:
         """Complete prompts (N,) in the environments, with the policy of this learner unless another is given."""
         return write(self.envs, self.language, policy or self.policy, prompt_ids, rng or self.rng)
 
-    def draw_prompts(self, group: int, rng: torch.Generator | None = None) -> np.ndarray:
-        """(N,) numbers of prompts of the split "train", each `group` times in a row.
+    def groups(self, size: int) -> int:
+        """How many groups of `size` completions a rollout has.
 
         Raises:
-            ValueError: if the number of environments is no multiple of `group`.
+            ValueError: if the number of environments is no multiple of `size`.
         """
-        count, rest = divmod(self.envs.num_envs, group)
+        count, rest = divmod(self.envs.num_envs, size)
         if rest:
             raise ValueError(
-                f"num_envs={self.envs.num_envs} completions a rollout are no whole groups of {group}. "
+                f"num_envs={self.envs.num_envs} completions a rollout are no whole groups of {size}. "
                 "Make the environments with a multiple."
             )
+        return count
+
+    def draw_prompts(self, group: int, rng: torch.Generator | None = None) -> np.ndarray:
+        """(N,) numbers of prompts of the split "train", each `group` times in a row."""
         known = self.language.prompts("train")
-        return np.repeat(known[torch.randint(len(known), (count,), generator=rng or self.rng).numpy()], group)
+        drawn = torch.randint(len(known), (self.groups(group),), generator=rng or self.rng)
+        return np.repeat(known[drawn.numpy()], group)
 
     def descend(self, loss: Tensor) -> Tensor:
         """One step of the optimiser; returns the () length of the gradient before it was shortened."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
@@ -50,6 +50,16 @@ class PreferencePairs:
     def _map(self, function: Callable[[Tensor], Tensor]) -> PreferencePairs:
         values: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
         return PreferencePairs(**{name: None if v is None else function(v) for name, v in values.items()})
+
+    @staticmethod
+    def concatenate(parts: Sequence[PreferencePairs]) -> PreferencePairs:
+        """All pairs, in order; the optional fields are kept where every part has them."""
+        columns = {field.name: [getattr(part, field.name) for part in parts] for field in fields(PreferencePairs)}
+        joined: dict[str, Any] = {
+            name: None if any(value is None for value in values) else torch.cat(values)
+            for name, values in columns.items()
+        }
+        return PreferencePairs(**joined)
 
     @staticmethod
     def of(query: Query, label: Label, language: Language) -> PreferencePairs:

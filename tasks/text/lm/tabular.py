@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from prefenvs.tasks.text.lm.sampling import Completions, completion_mask, draw_completions, token_logprobs
 
@@ -75,7 +74,8 @@ class Tabular(nn.Module):
     def hidden(self, prompts: Tensor, completions: Tensor) -> Tensor:
         """(n, T + 1, width) one-hot of the prompt and the t tokens of the completion, t = 0..T."""
         number, begun = self._beginnings(prompts, completions)
-        return F.one_hot(number[:, None] * self.offsets[-1] + begun, self.width).to(self.table.dtype)
+        places = number[:, None] * self.offsets[-1] + begun
+        return self.table.new_zeros(*places.shape, self.width).scatter_(2, places[..., None], 1.0)
 
     def logits(self, prompts: Tensor, completions: Tensor) -> Tensor:
         """(n, T, V) logits that predict each token of the completions."""

@@ -1,0 +1,248 @@
+"""The one loop of the online methods: write completions, score them, turn scores into targets, take gradient steps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import prefenvs
+from prefenvs.agents.checkpoint import Arrays, under
+from prefenvs.agents.text.kl_control import adaptive_kl, adaptive_kl_per_batch
+from prefenvs.agents.text.learner import TextConfig, TextLearner
+from prefenvs.agents.text.preference_pairs import ask_pairs
+from prefenvs.agents.text.rewards import Reward, RewardConfig, Shaping, learn_reward, score
+from prefenvs.error import unknown_name
+from prefenvs.vector_env import EvaluationVectorEnv
+
+CONTROLLERS = ("fixed", "adaptive", "adaptive_per_batch")
+"""How beta follows the KL: not at all, Ziegler et al. 2019 (a completion), Ramamurthy et al. 2022 (a batch)."""
+
+
+@dataclass(frozen=True)
+class OnlineConfig(TextConfig):
+    """Settings that all online methods share."""
+
+    beta: float = 0.05
+    """Weight of the KL to the reference, in units of reward a nat."""
+    group: int = 4
+    """Completions of a prompt in a rollout; the environments are a multiple of it."""
+    epochs: int = 1
+    """Passes over a rollout."""
+    batch_size: int | None = None
+    """Completions a gradient step, in whole groups; None for the whole rollout."""
+    kl_controller: str = "fixed"
+    """fixed, adaptive or adaptive_per_batch."""
+    kl_target: float = 6.0
+    """KL in nats a completion that the adaptive controllers hold."""
+    kl_horizon: int = 10_000
+    """Completions over which "adaptive" acts."""
+    aggregate: str = "mean"
+    """How members of a reward ensemble become one number, a name in REWARD_TRANSFORMS."""
+    transform: str = "identity"
+    """How the reward is shaped, a name in REWARD_TRANSFORMS."""
+    transform_options: Mapping[str, Any] = field(default_factory=dict)
+    """Options of the transform."""
+    references: int = 0
+    """Completions of the reference a prompt whose rewards the transform compares with."""
+
+
+@dataclass(frozen=True, eq=False)
+class Experience:
+    """n completions with all that the losses read; rows of one group stand together."""
+
+    prompts: Tensor
+    """(n, P) int64."""
+    tokens: Tensor
+    """(n, T) int64."""
+    mask: Tensor
+    """(n, T) bool."""
+    logps: Tensor
+    """(n, T) log-probability of each token in nats under the policy that wrote it; 0 on padding."""
+    reference_logps: Tensor
+    """(n, T) the same under the reference."""
+    proxy: Tensor
+    """(n,) reward before shaping."""
+    rewards: Tensor
+    """(n,) reward to learn from."""
+    targets: dict[str, Tensor] = field(default_factory=dict)
+    """(n, ...) what the method made of it."""
+
+    def __getitem__(self, rows: Tensor) -> Experience:
+        parts = {name: value[rows] for name, value in vars(self).items() if name != "targets"}
+        return Experience(**parts, targets={name: value[rows] for name, value in self.targets.items()})
+
+    def sequence_rewards(self, beta: float) -> Tensor:
+        """(n,) reward less beta log pi/ref of the whole completion."""
+        return self.rewards - beta * (self.logps - self.reference_logps).sum(-1)
+
+
+class OnlineLearner(TextLearner):
+    """Learns from rewards of its own completions. Subclasses fill `_targets` and `_loss`.
+
+    The reward is learned from the teacher's answers before the first rollout, unless `reward` is given or the
+    environments are of the evaluation door, whose true reward is then learned from.
+    """
+
+    config_class = OnlineConfig
+    config: OnlineConfig
+
+    def __init__(
+        self,
+        policy: Any,
+        env: Any,
+        *,
+        reward: Reward | None = None,
+        config: OnlineConfig | None = None,
+        preferences: RewardConfig | None = None,
+        **learner: Any,
+    ) -> None:
+        """Make a learner.
+
+        Args:
+            policy: "decoder" or a LanguageModel.
+            env: a batch of a text task; see TextLearner.
+            reward: a reward model or a function of prompts and completions; None to learn one from the teacher.
+            config: settings of the method.
+            preferences: what to ask, and how to fit a reward to the answers.
+            **learner: as TextLearner.
+
+        Raises:
+            ValueError: for an unknown transform or controller, and for groups that do not fill a rollout.
+        """
+        self.reward, self.preferences = reward, preferences or RewardConfig()
+        self.report: Any = None
+        """How the fit of the reward went; None where it was given."""
+        super().__init__(policy, env, config=config, **learner)
+        settings = self.config
+        if settings.kl_controller not in CONTROLLERS:
+            raise unknown_name("kl_controller", settings.kl_controller, CONTROLLERS)
+        self.beta = settings.beta
+        """Weight of the KL now; the controllers change it."""
+        self.shaping = Shaping(settings.transform, settings.transform_options, settings.references)
+        self.groups(settings.group)  # refuse what does not fit before anything is asked
+
+    # What a method fills.
+
+    def _targets(self, experience: Experience) -> dict[str, Tensor]:
+        """(n, ...) targets by name: advantages and the like, without gradient."""
+        raise NotImplementedError
+
+    def _loss(self, batch: Experience, logps: Tensor) -> Tensor:
+        """() loss of a minibatch, in whole groups; `logps` (n, T) are the policy's now, with gradients."""
+        raise NotImplementedError
+
+    @property
+    def writer(self) -> Any:
+        """Who writes the completions."""
+        return self.policy
+
+    # The loop.
+
+    def _prepare(self) -> None:
+        rng = torch.Generator().manual_seed(self.seed + 1)  # not the learner's own, so that a resumed run can ask again
+        if self.reward is None and not self._sees_true_reward:
+            feedback = prefenvs.feedback(self.envs)
+            queries = int(min(self.preferences.queries, feedback.remaining))
+            answered = ask_pairs(self, feedback, queries, rng)
+            self.reward, self.report = learn_reward(self.reference, *answered, self.preferences, rng)
+        if self.config.references:
+            self.shaping.observe_references(
+                lambda ids: self.write(ids, self.reference, rng),
+                self.proxy,
+                self.language.prompts("all"),
+                self.envs.num_envs,
+            )
+
+    @property
+    def _sees_true_reward(self) -> bool:
+        return isinstance(self.envs.unwrapped, EvaluationVectorEnv)
+
+    def proxy(self, prompts: Tensor, tokens: Tensor) -> Tensor:
+        """(n,) reward of completions before shaping, in no gradient.
+
+        Raises:
+            ValueError: before there is one.
+        """
+        if self.reward is None:
+            raise ValueError("there is no reward model yet: call learn() or prepare() first.")
+        return score(self.reward, prompts, tokens, self.config.aggregate)
+
+    @torch.no_grad()
+    def roll_out(self) -> Experience:
+        """Write completions of drawn prompts and score them."""
+        written = self.write(self.draw_prompts(self.config.group), self.writer)
+        read = (written.prompts, written.tokens)
+        proxy = written.rewards if self._sees_true_reward and self.reward is None else self.proxy(*read)
+        logps, reference_logps = self.writer.logprobs(*read), self.reference.logprobs(*read)
+        shaped = self.shaping(proxy, written.prompt_ids)
+        experience = Experience(*read, written.mask, logps, reference_logps, proxy, shaped)
+        return replace(experience, targets=self._targets(experience))
+
+    def _iterate(self) -> None:
+        experience = self.roll_out()
+        for _ in range(self.config.epochs):
+            for rows in self._minibatches(len(experience.proxy)):
+                batch = experience[rows]
+                logps = self.policy.logprobs(batch.prompts, batch.tokens)
+                loss = self._loss(batch, logps)
+                norm = self.descend(loss)
+                self._log_step(loss.detach(), norm, batch, logps.detach())
+        self.num_timesteps += len(experience.proxy)
+        self._log_rollout(experience)
+        self._control(experience)
+
+    def _minibatches(self, n: int) -> Iterator[Tensor]:
+        """Rows of whole groups, shuffled; all in their order where they are one batch."""
+        group, size = self.config.group, self.config.batch_size or n
+        if size >= n:
+            yield torch.arange(n, device=self.device)
+            return
+        for part in torch.randperm(n // group, generator=self.rng).split(max(1, size // group)):
+            yield (part[:, None] * group + torch.arange(group)).reshape(-1).to(self.device)
+
+    def _control(self, experience: Experience) -> None:
+        """Move beta towards what holds the KL at its target."""
+        settings, kl = self.config, float((experience.logps - experience.reference_logps).sum(-1).mean())
+        if settings.kl_controller == "adaptive":
+            n = len(experience.proxy)
+            self.beta = adaptive_kl(self.beta, kl, target=settings.kl_target, samples=n, horizon=settings.kl_horizon)
+        if settings.kl_controller == "adaptive_per_batch":
+            self.beta = adaptive_kl_per_batch(self.beta, kl, target=settings.kl_target)
+
+    def _log_step(self, loss: Tensor, norm: Tensor, batch: Experience, logps: Tensor) -> None:
+        ratio = torch.where(batch.mask, logps - batch.logps, 0.0).exp()
+        self.logger.record_mean("train/loss", float(loss))
+        self.logger.record_mean("train/grad_norm", float(norm))
+        self.logger.record_mean("train/ratio_deviation", float((ratio - 1).abs().amax()))
+
+    def _log_rollout(self, experience: Experience) -> None:
+        kl = (experience.logps - experience.reference_logps).sum(-1)
+        facts = {
+            "proxy": experience.proxy.mean(),
+            "shaped_reward": experience.rewards.mean(),
+            "kl": kl.mean(),
+            "entropy": -experience.logps.sum(-1).mean(),
+            "length": experience.mask.sum(-1).float().mean(),
+            "beta": self.beta,
+        }
+        for name, value in facts.items():
+            self.logger.record(f"rollout/{name}", float(value))
+
+    def _own_settings(self) -> dict[str, Any]:
+        return {"preferences": vars(self.preferences)}
+
+    @classmethod
+    def _own_arguments(cls, own: dict[str, Any]) -> dict[str, Any]:
+        return {**own, "preferences": RewardConfig(**own["preferences"])}
+
+    def _own_state(self) -> Arrays:
+        return {"beta": np.array(self.beta), **{f"running/{k}": a for k, a in self.shaping.state().items()}}
+
+    def _load_own_state(self, state: Arrays) -> None:
+        self.beta = float(state["beta"])
+        self.shaping.load_state(under("running", state), self.device)
