@@ -77,6 +77,11 @@ class RewardEnsemble(nn.Module):
         self.trained: Tensor
 
     @property
+    def orders(self) -> int:
+        """M, in how many orders training goes through the data: one a member."""
+        return self.weights[0].shape[0]
+
+    @property
     def device(self) -> torch.device:
         """Where the weights are."""
         return self.scale.device
