@@ -12,6 +12,7 @@ from torch import Tensor
 
 from prefenvs.agents.checkpoint import Arrays
 from prefenvs.agents.reward_models import FitReport, fit
+from prefenvs.agents.reward_models.text import BradleyTerryReward, TextPreferences
 from prefenvs.agents.reward_transforms import REWARD_TRANSFORMS, RewardContext, RunningRewards
 from prefenvs.error import unknown_name
 from prefenvs.segments import Label, Query
@@ -66,14 +67,12 @@ class RewardConfig:
 
 def learn_reward(
     reference: Any, query: Query, label: Label, config: RewardConfig, rng: torch.Generator
-) -> tuple[Any, FitReport]:
+) -> tuple[BradleyTerryReward, FitReport]:
     """A reward model on a copy of the reference, fitted to answered queries, and how the fit went.
 
     Raises:
         ValueError: if no question was answered.
     """
-    from prefenvs.agents.reward_models.text import BradleyTerryReward, TextPreferences
-
     model = BradleyTerryReward(reference, rng=rng, members=config.members).requires_grad_(True)
     data = TextPreferences()
     data.add(model, query, label)
