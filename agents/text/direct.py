@@ -9,7 +9,6 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-import prefenvs
 from prefenvs.agents.checkpoint import Arrays
 from prefenvs.agents.text.learner import TextConfig, TextLearner
 from prefenvs.agents.text.losses import PAIR_LOSSES, PairLogps
@@ -17,7 +16,7 @@ from prefenvs.agents.text.losses.margins import updated_reward_margin
 from prefenvs.agents.text.losses.unpaired import kto_reference_kl, updated_shift
 from prefenvs.agents.text.pair_logps import READS, mismatched_ratios, pair_logps, with_reference
 from prefenvs.agents.text.preference_pairs import PreferencePairs, ask_pairs
-from prefenvs.agents.text.rewards import Reward, score
+from prefenvs.agents.text.rewards import Reward, TextPreferenceConfig, score
 from prefenvs.error import unknown_name
 
 KEPT = {"bco": "shift", "beta_dpo": "usual_reward_margin"}
@@ -30,8 +29,6 @@ QUANTILES = ("aot", "aot_unpaired")
 class DirectConfig(TextConfig):
     """Direct alignment from pairs of completions."""
 
-    queries: int = 1000
-    """Pairs to ask about; a smaller budget of the environment wins."""
     batch_size: int = 64
     """Pairs a step."""
     options: Mapping[str, float] = field(default_factory=dict)
@@ -65,6 +62,7 @@ class DirectAlignment(TextLearner):
         pairs: PreferencePairs | None = None,
         reward: Reward | None = None,
         guide: Any = None,
+        preferences: TextPreferenceConfig | None = None,
         **learner: Any,
     ) -> None:
         """Make a learner.
@@ -77,6 +75,7 @@ class DirectAlignment(TextLearner):
             pairs: to learn from; None to ask the environment's teacher about what the reference writes.
             reward: scores both completions, for losses that read scores (odpo, infonca).
             guide: a policy trained before, for the loss tgdpo.
+            preferences: what to ask; no reward is fitted here.
             **learner: as TextLearner.
 
         Raises:
@@ -90,6 +89,7 @@ class DirectAlignment(TextLearner):
         if missing[1] is None:
             raise ValueError(f"loss={self.loss!r} reads {self.reads} and has none. Pass {missing[0]}=.")
         self.reward, self.guide, self.pairs = reward, guide, pairs
+        self.preferences = preferences or TextPreferenceConfig()
         super().__init__(policy, env, config=config, **learner)
         self._kept = torch.zeros((), device=self.device)
         self._order = torch.zeros(0, dtype=torch.int64)
@@ -115,9 +115,7 @@ class DirectAlignment(TextLearner):
 
     def _collect(self, rng: torch.Generator) -> PreferencePairs:
         """The pairs to learn from, where none were given."""
-        feedback = prefenvs.feedback(self.envs)
-        query, label = ask_pairs(self, feedback, int(min(self.config.queries, feedback.remaining)), rng)
-        return PreferencePairs.of(query, label, self.language)
+        return PreferencePairs.of(*ask_pairs(self, self.preferences.queries, rng), self.language)
 
     def _iterate(self) -> None:
         pairs = self._next_batch()
@@ -166,7 +164,11 @@ class DirectAlignment(TextLearner):
             self.logger.record_mean(f"train/{name}", float(value))
 
     def _own_settings(self) -> dict[str, Any]:
-        return {"loss": self.loss}
+        return {"loss": self.loss, "preferences": vars(self.preferences)}
+
+    @classmethod
+    def _own_arguments(cls, own: dict[str, Any]) -> dict[str, Any]:
+        return {**own, "preferences": TextPreferenceConfig(**own["preferences"])}
 
     def _own_state(self) -> Arrays:
         return {"kept": self._kept.cpu().numpy(), "order": self._order.numpy()}

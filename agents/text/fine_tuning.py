@@ -11,6 +11,7 @@ from torch import Tensor
 from prefenvs.agents.text.online import Experience, OnlineConfig, OnlineLearner
 from prefenvs.agents.text.sample_weights import rejection_sample, reward_weights
 from prefenvs.error import unknown_name
+from prefenvs.metrics.over_optimisation import best_of_n_kl
 
 SELECTIONS = ("best", "rejection", "weights")
 
@@ -101,6 +102,10 @@ class BestOfN(OnlineLearner):
         tokens = self.policy.sample(repeated, self.language.max_new_tokens, rng).tokens
         best = self.proxy(repeated, tokens).reshape(-1, count).argmax(-1)
         return tokens.reshape(len(prompts), count, -1)[torch.arange(len(prompts), device=best.device), best]
+
+    def log_ratios(self, prompts: Tensor, completions: Tensor) -> Tensor:
+        """(n,) the bound log n - (n - 1) / n of the KL in nats: the law of the best of n has no density to read."""
+        return torch.full((len(prompts),), float(best_of_n_kl(self.config.group)), device=prompts.device)
 
     def _targets(self, experience: Experience) -> dict[str, Tensor]:
         return {}

@@ -202,6 +202,11 @@ class TextLearner:
         temperature = 0.0 if deterministic else 1.0
         return self.policy.sample(prompts, self.language.max_new_tokens, rng, temperature).tokens
 
+    @torch.no_grad()
+    def log_ratios(self, prompts: Tensor, completions: Tensor) -> Tensor:
+        """(n,) log pi/ref in nats of completions (n, T) that this learner wrote; their mean estimates the KL."""
+        return (self.policy.logprobs(prompts, completions) - self.reference.logprobs(prompts, completions)).sum(-1)
+
     def save(self, path: str | Path) -> None:
         """Write a zip of JSON and safetensors: settings, policy, reference, optimiser and generators."""
         path = _with_ending(path)

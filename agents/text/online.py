@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-import prefenvs
-from prefenvs.agents.checkpoint import Arrays, under
+from prefenvs.agents.checkpoint import Arrays, load_module, module_state, under
+from prefenvs.agents.reward_models.text import BradleyTerryReward
 from prefenvs.agents.text.kl_control import adaptive_kl, adaptive_kl_per_batch
 from prefenvs.agents.text.learner import TextConfig, TextLearner
 from prefenvs.agents.text.preference_pairs import ask_pairs
-from prefenvs.agents.text.rewards import Reward, RewardConfig, Shaping, learn_reward, score
+from prefenvs.agents.text.rewards import Reward, Shaping, TextPreferenceConfig, learn_reward, score
 from prefenvs.error import unknown_name
 from prefenvs.vector_env import EvaluationVectorEnv
 
@@ -98,7 +98,7 @@ class OnlineLearner(TextLearner):
         *,
         reward: Reward | None = None,
         config: OnlineConfig | None = None,
-        preferences: RewardConfig | None = None,
+        preferences: TextPreferenceConfig | None = None,
         **learner: Any,
     ) -> None:
         """Make a learner.
@@ -114,9 +114,10 @@ class OnlineLearner(TextLearner):
         Raises:
             ValueError: for an unknown transform or controller, and for groups that do not fill a rollout.
         """
-        self.reward, self.preferences = reward, preferences or RewardConfig()
+        self.reward, self.preferences = reward, preferences or TextPreferenceConfig()
         self.report: Any = None
         """How the fit of the reward went; None where it was given."""
+        self._learned_reward = False
         super().__init__(policy, env, config=config, **learner)
         settings = self.config
         if settings.kl_controller not in CONTROLLERS:
@@ -145,11 +146,11 @@ class OnlineLearner(TextLearner):
 
     def _prepare(self) -> None:
         rng = torch.Generator().manual_seed(self.seed + 1)  # not the learner's own, so that a resumed run can ask again
+        # A loaded learner that goes on keeps the reward it has learned.
         if self.reward is None and not self._sees_true_reward:
-            feedback = prefenvs.feedback(self.envs)
-            queries = int(min(self.preferences.queries, feedback.remaining))
-            answered = ask_pairs(self, feedback, queries, rng)
+            answered = ask_pairs(self, self.preferences.queries, rng)
             self.reward, self.report = learn_reward(self.reference, *answered, self.preferences, rng)
+            self._learned_reward = True
         if self.config.references:
             self.shaping.observe_references(
                 lambda ids: self.write(ids, self.reference, rng),
@@ -238,11 +239,19 @@ class OnlineLearner(TextLearner):
 
     @classmethod
     def _own_arguments(cls, own: dict[str, Any]) -> dict[str, Any]:
-        return {**own, "preferences": RewardConfig(**own["preferences"])}
+        return {**own, "preferences": TextPreferenceConfig(**own["preferences"])}
 
     def _own_state(self) -> Arrays:
-        return {"beta": np.array(self.beta), **{f"running/{k}": a for k, a in self.shaping.state().items()}}
+        reward = module_state(self.reward) if self._learned_reward else {}
+        parts = {"running": self.shaping.state(), "reward": reward}
+        named = {f"{part}/{name}": array for part, arrays in parts.items() for name, array in arrays.items()}
+        return {"beta": np.array(self.beta), **named}
 
     def _load_own_state(self, state: Arrays) -> None:
         self.beta = float(state["beta"])
+        if reward := under("reward", state):
+            rng = torch.Generator()  # its draws are replaced
+            self.reward = BradleyTerryReward(self.reference, rng=rng, members=self.preferences.members)
+            load_module(self.reward.requires_grad_(False), reward)
+            self._learned_reward = True
         self.shaping.load_state(under("running", state), self.device)

@@ -14,7 +14,7 @@ from prefenvs.agents.text.policy_losses import ppo_token_loss, token_mean, value
 
 
 @dataclass(frozen=True)
-class TextPPOConfig(OnlineConfig):
+class TokenPPOConfig(OnlineConfig):
     """PPO over tokens; clip, lambda and gamma as in Fu et al. 2025, arXiv:2502.18770."""
 
     group: int = 1
@@ -51,7 +51,7 @@ class Critic(nn.Module):
         return self.head(self.trunk.hidden(prompts, completions)[:, :-1]).squeeze(-1)
 
 
-class TextPPO(OnlineLearner):
+class TokenPPO(OnlineLearner):
     """Proximal policy optimisation over tokens, with a critic and the KL in the reward.
 
     Ziegler et al. 2019, arXiv:1909.08593; Ouyang et al. 2022, arXiv:2203.02155.
@@ -60,12 +60,12 @@ class TextPPO(OnlineLearner):
         >>> import gymnasium as gym
         >>> envs = gym.make_vec("prefenvs/TextEnum-v0", num_envs=64, view="completion", budget=200)
         >>> small = {"layers": 1, "width": 16, "heads": 2, "steps": 50, "cache": False}
-        >>> TextPPO("decoder", envs, policy_kwargs=small, seed=0).learn(256).num_timesteps
+        >>> TokenPPO("decoder", envs, policy_kwargs=small, seed=0).learn(256).num_timesteps
         256
     """
 
-    config_class = TextPPOConfig
-    config: TextPPOConfig
+    config_class = TokenPPOConfig
+    config: TokenPPOConfig
 
     def trained(self) -> dict[str, nn.Module]:
         """The policy and the critic."""

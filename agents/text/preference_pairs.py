@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+import prefenvs
+from prefenvs.error import BudgetSpent
 from prefenvs.queries import pairs_within
 from prefenvs.segments import Label, Query
 from prefenvs.tasks.text.language import Language, prompts_and_completions
@@ -103,18 +105,26 @@ class PreferencePairs:
         return PreferencePairs(*(torch.cat(tensors)[order] for tensors in zip(*parts, strict=True)))
 
 
-def ask_pairs(learner: TextLearner, feedback: Any, queries: int, rng: torch.Generator) -> tuple[Query, Label]:
-    """Ask about pairs that the reference writes; a pair of equal completions is not worth a question.
+def ask_pairs(learner: TextLearner, queries: int, rng: torch.Generator) -> tuple[Query, Label]:
+    """Ask the teacher about pairs that the reference writes; two equal completions are not worth a question.
 
     Args:
         learner: whose environments and reference are used.
-        feedback: of those environments.
-        queries: how many to ask.
+        queries: how many to ask; a smaller budget wins.
         rng: of prompts and completions.
 
     Raises:
+        BudgetSpent: if nothing may be asked.
+        EvaluationOnly: at the evaluation door.
         ValueError: if the reference hardly ever writes two different completions of a prompt.
     """
+    feedback = prefenvs.feedback(learner.envs)
+    queries = int(min(queries, feedback.remaining))
+    if not queries:
+        raise BudgetSpent(
+            f"the budget of {feedback.budget} queries is spent, and there is nothing to learn from. "
+            "Make the environments with a larger budget=."
+        )
     parts: list[tuple[Query, Label]] = []
     asked = written = 0
     while asked < queries:

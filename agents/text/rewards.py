@@ -48,7 +48,7 @@ def score(reward: Reward, prompts: Tensor, completions: Tensor, aggregate: str =
 
 
 @dataclass(frozen=True)
-class RewardConfig:
+class TextPreferenceConfig:
     """What is asked of the teacher, and how the Bradley-Terry model is fitted to the answers."""
 
     queries: int = 1000
@@ -66,7 +66,7 @@ class RewardConfig:
 
 
 def learn_reward(
-    reference: Any, query: Query, label: Label, config: RewardConfig, rng: torch.Generator
+    reference: Any, query: Query, label: Label, config: TextPreferenceConfig, rng: torch.Generator
 ) -> tuple[BradleyTerryReward, FitReport]:
     """A reward model on a copy of the reference, fitted to answered queries, and how the fit went.
 

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
-import prefenvs
 from prefenvs.agents.text.direct import DirectAlignment, DirectConfig
 from prefenvs.agents.text.preference_pairs import PreferencePairs, ask_pairs
-from prefenvs.agents.text.rewards import Reward, RewardConfig, learn_reward, score
+from prefenvs.agents.text.rewards import learn_reward, score
 from prefenvs.agents.text.sample_weights import rejection_sample
 
 
@@ -30,9 +28,9 @@ class RSOConfig(DirectConfig):
 class RSO(DirectAlignment):
     """Statistical rejection sampling optimisation. Liu et al. 2023, arXiv:2309.06657.
 
-    Accepted pairs are labelled by the reward model both ways round, by its Bradley-Terry probabilities; the paper ranks
-    them. The optimum is ref exp(r / beta) / Z of the *loss's* beta, wherever the pairs come from; acceptance puts them
-    where that optimum is.
+    The reward is `reward`, or else learned from the teacher's answers. Accepted pairs are labelled by it both ways
+    round, by its Bradley-Terry probabilities; the paper ranks them. The optimum is ref exp(r / beta) / Z of the
+    *loss's* beta, wherever the pairs come from; acceptance puts them where that optimum is.
 
     Example:
         >>> import gymnasium as gym
@@ -46,32 +44,10 @@ class RSO(DirectAlignment):
     config_class = RSOConfig
     config: RSOConfig
 
-    def __init__(
-        self,
-        policy: Any,
-        env: Any,
-        *,
-        reward: Reward | None = None,
-        preferences: RewardConfig | None = None,
-        **direct: Any,
-    ) -> None:
-        """Make a learner; see DirectAlignment.
-
-        Args:
-            policy: "decoder" or a LanguageModel.
-            env: a batch of a text task.
-            reward: a reward model or a function; None to learn one from the teacher's answers.
-            preferences: what to ask, and how to fit a reward to the answers.
-            **direct: as DirectAlignment.
-        """
-        self.preferences = preferences or RewardConfig()
-        super().__init__(policy, env, reward=reward, **direct)
-
     def _collect(self, rng: torch.Generator) -> PreferencePairs:
         if self.reward is None:
-            feedback = prefenvs.feedback(self.envs)
-            answered = ask_pairs(self, feedback, int(min(self.preferences.queries, feedback.remaining)), rng)
-            self.reward, _ = learn_reward(self.reference, *answered, self.preferences, rng)
+            answered = ask_pairs(self, self.preferences.queries, rng)
+            self.reward, self.report = learn_reward(self.reference, *answered, self.preferences, rng)
         known = torch.as_tensor(self.language.prompts("train"))
         parts = []
         for part in torch.randint(len(known), (self.config.pairs,), generator=rng).split(256):

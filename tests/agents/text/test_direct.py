@@ -57,7 +57,7 @@ def test_every_loss_trains_and_lowers_itself_on_its_own_pairs(loss):
 
 
 def test_dpo_learns_from_the_teacher_what_is_better():
-    trained = learner(budget=600, steps=100, config=DirectConfig(learning_rate=3e-2, batch_size=30, queries=600))
+    trained = learner(budget=600, steps=100, config=DirectConfig(learning_rate=3e-2, batch_size=30))
 
     def worth(policy):
         prompts = torch.from_numpy(LANGUAGE.prompt_tokens[LANGUAGE.prompts("train")]).repeat(100, 1)
@@ -79,7 +79,7 @@ def test_pairs_follow_the_answers():
 
 def test_asked_pairs_are_the_teacher_s_answers_about_what_was_written():
     asker = DirectAlignment(table(), envs(budget=50), device="cpu")
-    query, label = ask_pairs(asker, prefenvs.feedback(asker.envs), 50, torch.Generator().manual_seed(0))
+    query, label = ask_pairs(asker, 50, torch.Generator().manual_seed(0))
     pairs = PreferencePairs.of(query, label, LANGUAGE)
     assert (pairs.chosen != pairs.rejected).any(1).all()
     better = reward(pairs.prompts, pairs.chosen) - reward(pairs.prompts, pairs.rejected)

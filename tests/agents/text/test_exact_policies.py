@@ -10,7 +10,7 @@ from prefenvs.agents.text.exact import completion_probabilities, total_variation
 from prefenvs.agents.text.fine_tuning import BestOfN, BestOfNConfig, FineTuningConfig, RewardWeighted
 from prefenvs.agents.text.grpo import GRPO, GRPOConfig
 from prefenvs.agents.text.p3o import P3O, P3OConfig
-from prefenvs.agents.text.ppo import TextPPO, TextPPOConfig
+from prefenvs.agents.text.ppo import TokenPPO, TokenPPOConfig
 from prefenvs.agents.text.preference_pairs import PreferencePairs
 from prefenvs.agents.text.rloo import RLOO, RLOOConfig
 from prefenvs.agents.text.rso import RSO, RSOConfig
@@ -68,7 +68,7 @@ ON_POLICY = {
     "dr_grpo": (GRPO, GRPOConfig(**FREE, kl="reward", advantage="dr_grpo")),
     "p3o joint": (P3O, P3OConfig(**FREE, clipping="joint")),
     "p3o separate": (P3O, P3OConfig(**FREE)),
-    "ppo": (TextPPO, TextPPOConfig(**FREE, epochs=1, critic_learning_rate="lin_0.1")),
+    "ppo": (TokenPPO, TokenPPOConfig(**FREE, epochs=1, critic_learning_rate="lin_0.1")),
     "rloo": (RLOO, RLOOConfig(**FREE)),
 }
 """With the KL in the reward the advantages of the optimum are all 0, so that sampling adds no noise there."""

@@ -12,15 +12,15 @@ from prefenvs.agents.text.exact import completion_probabilities
 from prefenvs.agents.text.fine_tuning import BestOfN, RewardWeighted
 from prefenvs.agents.text.grpo import GRPO, GRPO_VARIANTS, GRPOConfig
 from prefenvs.agents.text.p3o import P3O, P3OConfig
-from prefenvs.agents.text.ppo import TextPPO, TextPPOConfig
-from prefenvs.agents.text.rewards import RewardConfig
+from prefenvs.agents.text.ppo import TokenPPO, TokenPPOConfig
+from prefenvs.agents.text.rewards import TextPreferenceConfig
 from prefenvs.agents.text.rloo import RLOO, RLOOConfig
 from prefenvs.tasks.text.enumerable import TextEnum
 from prefenvs.tasks.text.lm import Decoder, Tabular
 
 TASK = TextEnum()
 LANGUAGE = TASK.language
-METHODS = [GRPO, RLOO, P3O, TextPPO, RewardWeighted]
+METHODS = [GRPO, RLOO, P3O, TokenPPO, RewardWeighted]
 
 
 def envs(num_envs=32, **settings):
@@ -74,13 +74,13 @@ def test_p3o_takes_the_same_path_when_each_prompt_s_reward_is_moved(clipping):
     plain, other = (made(P3O, config=config, reward=r).learn(32 * 6) for r in (reward, moved))
     assert same(plain, other)
     assert not same(plain, made(P3O, config=config))
-    first, second = (made(TextPPO, reward=r).learn(32 * 6) for r in (reward, moved))
+    first, second = (made(TokenPPO, reward=r).learn(32 * 6) for r in (reward, moved))
     assert not same(first, second)
 
 
 def test_ppo_without_reward_stays_where_it_is():
     """A table, because Adam makes whole steps of gradients that are rounding alone, as a network's are."""
-    learner = made(TextPPO, reward=lambda prompts, completions: torch.zeros(len(prompts)))
+    learner = made(TokenPPO, reward=lambda prompts, completions: torch.zeros(len(prompts)))
     learner.learn(32 * 4)
     kl = (lambda e: (e.logps - e.reference_logps).sum(-1))(learner.roll_out())
     assert torch.equal(kl, torch.zeros(32))
@@ -133,7 +133,7 @@ def test_rewards_are_shaped_by_what_the_reference_earns():
 
 
 def test_without_a_reward_it_asks_the_teacher_and_fits_one():
-    ask = RewardConfig(queries=600, members=2, epochs=20, learning_rate=1e-1)
+    ask = TextPreferenceConfig(queries=600, members=2, epochs=20, learning_rate=1e-1)
     learner = GRPO(table(), envs(budget=600), preferences=ask, config=GRPOConfig(aggregate="worst_case"), device="cpu")
     learner.learn(32)
     assert prefenvs.feedback(learner.envs).asked == 600
@@ -163,10 +163,10 @@ def test_errors_say_how_to_mend_them():
         made(RLOO, config=RLOOConfig(transform="parr"))
     with pytest.raises(ValueError, match="Did you mean 'grpo'"):
         GRPOConfig(advantage="grpoo")
-    with pytest.raises(TypeError, match="is not a TextPPOConfig"):
-        TextPPO(table(), envs(), config=RLOOConfig())
+    with pytest.raises(TypeError, match="is not a TokenPPOConfig"):
+        TokenPPO(table(), envs(), config=RLOOConfig())
     with pytest.raises(TypeError, match="needs an ensemble"):
         made(GRPO, config=GRPOConfig(aggregate="worst_case")).roll_out()
     with pytest.raises(ValueError, match="no reward model yet"):
         BestOfN(table(), envs(), device="cpu").predict(envs().reset(seed=0)[0])
-    assert TextPPOConfig().clip == 0.2
+    assert TokenPPOConfig().clip == 0.2
