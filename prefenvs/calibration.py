@@ -40,16 +40,21 @@ class Calibration:
 
 
 def random_play(task: Any, steps: int, horizon: int, rng: np.random.Generator) -> list[dict[str, Any]]:
-    """Episodes of uniformly random actions in a task, `steps` steps in all: dicts with fields of JudgedSegments."""
+    """Episodes of a task, `steps` steps in all: dicts with fields of JudgedSegments.
+
+    Actions are uniformly random, or those of the task's own `reference_episode(rng)`, which gives a reset's options and
+    the actions: random words say nothing of how much texts differ.
+    """
     episodes = []
     task.action_space.seed(int(rng.integers(2**31)))
     taken = 0
     while taken < steps:
-        observation, _ = task.reset(seed=int(rng.integers(2**31)))
+        options, planned = task.reference_episode(rng) if hasattr(task, "reference_episode") else (None, None)
+        observation, _ = task.reset(seed=int(rng.integers(2**31)), options=options)
         episode: dict[str, Any] = {"observations": [observation], "actions": [], "rewards": [], "factors": []}
         terminated = truncated = False
         while not (terminated or truncated) and len(episode["actions"]) < (horizon or steps):
-            action = task.action_space.sample()
+            action = task.action_space.sample() if planned is None else planned[len(episode["actions"])]
             observation, reward, terminated, truncated, _ = task.step(action)
             episode["observations"].append(observation)
             episode["actions"].append(action)

@@ -47,3 +47,8 @@ REWARD_TRANSFORMS: dict[str, Callable[..., torch.Tensor]] = {
     "worst_case": ensembles.worst_case,
 }
 """Reward transforms by name, all called as `transform(rewards, context, **options)`."""
+
+OF_MEMBERS = {"mean", "mean_minus_std", "median", "uncertainty_weighted", "worst_case"}
+"""Names of those that make (n,) of the rewards (M, n) of an ensemble's members."""
+OF_STEPS = {"clip_steps", "delta_steps"}
+"""Names of those that make (n, K) of step qualities (n, K), called with `mask=` (n, K)."""

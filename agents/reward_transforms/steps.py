@@ -7,12 +7,28 @@ import torch
 from prefenvs.agents.reward_transforms.context import NOTHING, RewardContext
 
 
-def clip_steps(rewards: torch.Tensor, context: RewardContext = NOTHING, *, threshold: float) -> torch.Tensor:
-    """(n, K) min(q_k - eta, 0) of step qualities (n, K): a further good step gains nothing.
+def clip_steps(
+    rewards: torch.Tensor,
+    context: RewardContext = NOTHING,
+    *,
+    threshold: float,
+    mask: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """min(q_k - eta, 0) of step qualities: a further good step gains nothing.
 
-    Gao et al. 2024, arXiv:2410.15115. Padding with any quality of at least eta counts 0.
+    Gao et al. 2024, arXiv:2410.15115.
+
+    Args:
+        rewards: (n, K) q.
+        context: Not read.
+        threshold: eta.
+        mask: (n, K) 1 at real steps; without it padding with any quality of at least eta counts 0.
+
+    Returns:
+        (n, K); 0 at padding.
     """
-    return (rewards - threshold).clamp(max=0.0)
+    clipped = (rewards - threshold).clamp(max=0.0)
+    return clipped if mask is None else torch.where(mask.bool(), clipped, 0.0)
 
 
 def delta_steps(

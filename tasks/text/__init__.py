@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from prefenvs.tasks.task import Score, TaskSpec
@@ -18,7 +19,10 @@ def _text(
     factors: tuple[str, ...],
     random: tuple[float, float],
     reference: float,
-    source: str = "",
+    *,
+    source: str = "written by the task itself",
+    settings: Mapping[str, Any] | None = None,
+    has_success: bool = True,
     **rest: Any,
 ) -> TaskSpec:
     """A line of the registry; `random` is mean and deviation of random tokens, `reference` the mean of good answers."""
@@ -28,10 +32,11 @@ def _text(
         f"prefenvs.tasks.text.{module}:{name}",
         factors,
         horizon,
-        kwargs={"view": "token"},
+        kwargs={"view": "token", **(settings or {})},
+        has_success=has_success,
         time_limit=False,
         random_score=Score(*random, measured),
-        reference_score=Score(reference, None, f"{source or 'written by the task itself'}: {measured}"),
+        reference_score=Score(reference, None, f"{source}: {measured}"),
         batched="prefenvs.tasks.text.batched:BatchedText",
         **rest,
     )
@@ -39,13 +44,31 @@ def _text(
 
 _EXACT: dict[str, Any] = {
     "source": "exact, the best completion of each prompt",
-    "has_success": True,
     "exact_values": True,
 }
 
+_OWN: dict[str, Any] = {
+    "prompts": None,
+    "scorer": "prefenvs.tasks.text.own:share_of_letters",
+    "tokenizer": None,
+    "max_new_tokens": 6,
+    "demonstrations": None,
+    "test_prompts": 0,
+}
+_DIALOGUE = ("harmless", "helpful", "follow_up", "repetition")
+
 TEXT_TASKS: tuple[TaskSpec, ...] = (
+    _text("TextArithmetic", "arithmetic", 16, ("answer", "steps", "length"), (-0.1144, 0.2224), 1.5000),
     _text("TextBandit", "enumerable", 1, ("topic", "style"), (-0.1198, 1.1981), 2.3407, **_EXACT),
-    _text("TextEnum", "enumerable", 4, ("bigrams", "finished"), (0.7055, 1.3689), 3.9642, **_EXACT),
+    _text("TextDialogue", "dialogue", 12, _DIALOGUE, (-2.6100, 1.7763), 1.4528),
+    _text("TextEnum", "enumerable", 4, ("bigrams", "finished"), (0.5645, 1.3374), 3.7387, **_EXACT),
+    _text("TextInstruct", "instruct", 10, ("start", "include", "avoid", "words"), (0.2878, 0.2133), 1.0000),
+    _text("TextKeyword", "keyword", 14, ("keywords", "fluency", "repetition", "length"), (-1.3240, 0.9296), 2.0000),
+    _text("TextOwn", "own", 6, ("score",), (0.2707, 0.1916), 1.0000, settings=_OWN, has_success=False),
+    _text("TextProgram", "program", 9, ("hidden", "shown", "runs", "length"), (-0.2647, 0.0519), 1.9758),
+    _text("TextRetrieval", "retrieval", 4, ("answer", "citation", "abstention", "form"), (-0.4318, 0.5454), 1.5000),
+    _text("TextSentiment", "sentiment", 14, ("sentiment", "fluency", "repetition"), (-1.8822, 1.5311), 1.9791),
+    _text("TextSummary", "summary", 13, ("coverage", "unfaithful", "redundancy", "form"), (-0.7482, 0.6296), 2.0000),
 )
 """The text tasks. Importing this imports neither torch nor transformers."""
 

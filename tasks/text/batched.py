@@ -92,12 +92,14 @@ class BatchedText:
         """Write in these rows: the next token of each, (N,), or all, (N, T)."""
         task = self.task
         if task.view == "token":
-            written, at = actions[rows], self.lengths[rows]
+            written, at, language = actions[rows], self.lengths[rows], task.language
+            stops = (written == language.eos) | (written == language.pad)
+            counts = (written == language.eos) | ~stops  # padding is no word, but says that there are no more
             self.tokens[rows, at] = written
             self._text[rows, at + self._prompt_lens[rows]] = written
-            self._mask[rows, at + self._prompt_lens[rows]] = 1
-            self.lengths[rows] += 1
-            ended = rows[(written == task.language.eos) | (at + 1 == self.tokens.shape[1])]
+            self._mask[rows, at + self._prompt_lens[rows]] = counts
+            self.lengths[rows] += counts
+            ended = rows[stops | (at + 1 == self.tokens.shape[1])]
         else:
             self.tokens[rows], mask = task._written(actions[rows])
             self.lengths[rows] = mask.sum(1)

@@ -159,7 +159,7 @@ class TextEnum(EnumerableText):
         self._pairs[:, :, 0] = 0.0  # the end pays by itself
         self._chain = rng.dirichlet(np.full(4, 2.0), (len(pairs), 4))  # how demonstrations go on
         self._last = pairs[:, -1]
-        super().__init__(Language((END, *letters), pairs, 4, self._demonstrate, test_prompts=2), view, render_mode)
+        super().__init__(Language((END, *letters), pairs, 4, self._demonstrate), view, render_mode)
 
     def _demonstrate(self, n: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         prompts = rng.integers(len(self._last), size=n)
@@ -192,7 +192,7 @@ class TextBandit(EnumerableText):
         self._topic = features[0] @ features[1].T / np.sqrt(4)  # (prompts, arms), standard deviation about 1
         self._style = rng.normal(0.0, 0.5, 30)
         self._demonstrated = np.log(rng.dirichlet(np.full(30, 2.0), 40))
-        super().__init__(Language(words, pairs, 1, self._demonstrate, test_prompts=0), view, render_mode)
+        super().__init__(Language(words, pairs, 1, self._demonstrate), view, render_mode)
 
     def _demonstrate(self, n: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         prompts = rng.integers(40, size=n)

@@ -108,6 +108,11 @@ class TextTask(gym.Env[dict[str, Any], Any]):
         """(m,) ids of the prompts of a split: "train", "test" or "all"."""
         return self.language.prompts(split)
 
+    def reference_episode(self, rng: np.random.Generator) -> tuple[dict[str, Any], np.ndarray]:
+        """A demonstration as options of a reset and the actions that follow: teachers' units are measured on them."""
+        prompts, completions = self.language.demonstrate(1, rng)
+        return {"prompt_id": int(prompts[0])}, completions[0] if self.view == "token" else completions
+
     # The Task protocol, as a batch of one.
 
     def reset(

@@ -23,7 +23,7 @@ class Language:
         >>> language = language_of("TextEnum")
         >>> ids = language.prompts("train")
         >>> language.prompt_tokens[ids].shape, language.decode([1, 2, 0])
-        ((6, 2), 'a b')
+        ((8, 2), 'a b')
     """
 
     words: tuple[str, ...]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from prefenvs.agents.reward_models.text.surface import TextRewardModel
+from prefenvs.agents.reward_models.text.surface import TextModel
 from prefenvs.agents.reward_models.training import AnsweredQueries
 from prefenvs.segments import Label, Query
 
@@ -39,7 +41,7 @@ class TextPreferences(AnsweredQueries):
         """(N, k) tokens of the completions."""
         return self.lengths
 
-    def add(self, model: TextRewardModel, query: Query, label: Label) -> None:
+    def add(self, model: TextModel, query: Query, label: Label) -> None:
         """Append the answered questions of a query.
 
         Raises:
@@ -58,19 +60,20 @@ class TextPreferences(AnsweredQueries):
         new = (prompts, completions, lengths, model.strength(label), choice)
         self.append(tuple(value[answered] for value in new))
 
-    def losses(self, model: TextRewardModel, index: Tensor) -> tuple[Tensor, Tensor]:
+    def losses(self, model: TextModel, index: Tensor) -> tuple[Tensor, Tensor]:
         """(M, b) losses in nats and (M, b, k) scores of the queries at `index`, (b,) or (orders, b)."""
         index = index if index.dim() == 2 else index[None]
         return model.losses(self.prompts[index], self.completions[index], self.choice[index], self.strength[index])
 
     @torch.no_grad()
-    def sums(self, model: TextRewardModel, index: Tensor) -> Tensor:
+    def sums(self, model: TextModel, index: Tensor) -> Tensor:
         """(M, b, k) scores of the queries at `index` (b,)."""
         return torch.cat([self.losses(model, part)[1] for part in index.split(256)], 1)
 
-    def finish(self, model: TextRewardModel) -> None:
-        """Centre each member on the completions: Bradley-Terry says nothing of the level."""
-        model.centre(self.prompts.flatten(0, 1), self.completions.flatten(0, 1))
+    def finish(self, model: Any) -> None:
+        """Centre each member on the completions, where training leaves the level free."""
+        if model.free_level:
+            model.centre(self.prompts.flatten(0, 1), self.completions.flatten(0, 1))
 
 
 def _widened(prompts: Tensor, width: int, token: int) -> Tensor:

@@ -44,6 +44,8 @@ class BradleyTerryReward(TextRewardModel):
         torch.Size([1])
     """
 
+    free_level = True
+
     def __init__(
         self, model: Any, *, rng: torch.Generator, members: int = 1, margin: float = 0.0, centring: float = 0.0
     ) -> None:
@@ -57,8 +59,13 @@ class BradleyTerryReward(TextRewardModel):
             centring: see TextRewardModel.
         """
         super().__init__(model, members, margin=margin, centring=centring)
-        self.stream = LastStream(copy.deepcopy(model))
+        self.stream = LastStream(trainable_copy(model))
         self.head, self.bias = draw_heads(model, members, rng)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """See TextModel."""
+        return {**super().options, "members": len(self.head)}
 
     def raw_scores(self, prompts: Tensor, completions: Tensor) -> Tensor:
         """(M, n) scores, in logits."""
@@ -72,14 +79,10 @@ class TrunkEnsemble(TextRewardModel):
     agrees less where all are wrong: Eisenstein et al. 2023, arXiv:2312.09244; Coste et al. 2023, arXiv:2310.02743.
     """
 
+    free_level = True
+
     def __init__(
-        self,
-        model: Any,
-        *,
-        rng: torch.Generator,
-        members: int = 5,
-        margin: float = 0.0,
-        centring: float = 0.0,
+        self, model: Any, *, rng: torch.Generator, members: int = 5, margin: float = 0.0, centring: float = 0.0
     ) -> None:
         """Start from copies of language models.
 
@@ -98,7 +101,10 @@ class TrunkEnsemble(TextRewardModel):
             raise ValueError("an ensemble of 0 members, expected at least one.")
         super().__init__(models[0], len(models), margin=margin, centring=centring)
         weights, buffers = stack_module_state([LastStream(each) for each in models])
-        self.trunks = nn.ParameterDict({_key(name): nn.Parameter(w.detach().clone()) for name, w in weights.items()})
+        learns = {name: p.requires_grad for name, p in LastStream(trainable_copy(models[0])).named_parameters()}
+        self.trunks = nn.ParameterDict(
+            {_key(name): nn.Parameter(w.detach().clone(), learns[name]) for name, w in weights.items()}
+        )
         self.constants = list(buffers)
         for name, buffer in buffers.items():
             self.register_buffer(_key(name), buffer.clone())
@@ -106,6 +112,11 @@ class TrunkEnsemble(TextRewardModel):
         # On no device: it only says how the stacked weights are used, and is no part of the module.
         self._shape = (LastStream(copy.deepcopy(models[0])).to("meta"),)
         self._names = list(weights)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """See TextModel."""
+        return {**super().options, "members": len(self.head)}
 
     @property
     def orders(self) -> int:  # type: ignore[override]
@@ -125,6 +136,13 @@ class TrunkEnsemble(TextRewardModel):
         with sdpa_kernel(SDPBackend.MATH):
             streams = vmap(stream, in_dims=(0, 0, each, each))(weights, constants, prompts, completions)
         return (streams * self.head[:, None]).sum(-1) + self.bias[:, None]
+
+
+def trainable_copy(model: Any) -> Any:
+    """A copy of a language model to train: all of it where all was frozen, as a reference is, else what learned."""
+    own = copy.deepcopy(model)
+    frozen = not any(parameter.requires_grad for parameter in own.parameters())
+    return own.requires_grad_(True) if frozen else own
 
 
 def draw_heads(model: Any, members: int, rng: torch.Generator) -> tuple[nn.Parameter, nn.Parameter]:

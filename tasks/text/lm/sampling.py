@@ -8,6 +8,7 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 
 @dataclass(frozen=True)
@@ -90,31 +91,35 @@ def draw_completions(
     """
     if not temperature >= 0.0:
         raise ValueError(f"temperature={temperature}, expected 0 (the likeliest token) or more.")
-    draws = torch.rand(max_new_tokens, n, 1, generator=rng, device=rng.device)
-    token, kept, scores = None, [], []
-    for t in range(max_new_tokens):
-        logits = next_logits(token, t).float()
-        if t == 0:
-            draws = draws.to(logits.device)
-            alive = torch.ones(n, dtype=torch.bool, device=logits.device)
-        token = _invert(logits, draws[t], temperature)
-        scores.append(torch.where(alive, token_logprobs(logits, token, temperature), 0.0))
-        kept.append(torch.where(alive, token, pad))
-        alive = alive & (token != eos)
-        if not alive.any():
-            break
-    tokens = torch.stack(kept, 1)
-    short = (0, max_new_tokens - len(kept))
-    tokens = torch.nn.functional.pad(tokens, short, value=pad)
-    return Completions(
-        tokens, completion_mask(tokens, eos, pad), torch.nn.functional.pad(torch.stack(scores, 1), short)
-    )
+    with torch.inference_mode():
+        draws = torch.rand(max_new_tokens, n, 1, generator=rng, device=rng.device)
+        token, kept, chances, over = None, [], [], None
+        for t in range(max_new_tokens):
+            logits = next_logits(token, t).float()
+            if over is None:
+                draws, over = draws.to(logits.device), torch.zeros(n, 1, dtype=torch.bool, device=logits.device)
+            drawn, chance = _draw(logits, draws[t], temperature)
+            kept.append(drawn)
+            chances.append(chance)
+            token = drawn.squeeze(1)
+            over = over | (drawn == eos)
+            if over.all():
+                break
+        short = (0, max_new_tokens - len(kept))
+        tokens = F.pad(torch.cat(kept, 1), short, value=pad)
+        mask = completion_mask(tokens, eos, pad)
+        logprobs = F.pad(torch.cat(chances, 1).log(), short)
+    # Clones, because a learner could not differentiate through what was made in inference mode.
+    return Completions(torch.where(mask, tokens, pad).clone(), mask.clone(), torch.where(mask, logprobs, 0.0).clone())
 
 
-def _invert(logits: Tensor, draws: Tensor, temperature: float) -> Tensor:
-    """(n,) tokens by inverting the distribution function at draws (n, 1) in [0, 1)."""
+def _draw(logits: Tensor, draws: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+    """(n, 1) tokens by inverting the distribution function at draws (n, 1) in [0, 1), and their probabilities."""
     if temperature == 0.0:
-        return logits.argmax(-1)
-    cumulated = (logits if temperature == 1.0 else logits / temperature).softmax(-1).cumsum(-1)
+        token = logits.argmax(-1, keepdim=True)
+        return token, torch.ones_like(token, dtype=logits.dtype)
+    probabilities = (logits if temperature == 1.0 else logits / temperature).softmax(-1)
+    cumulated = probabilities.cumsum(-1)
     # Against the last sum, not 1, so that rounding never lets a draw fall beyond the last possible token.
-    return torch.searchsorted(cumulated, draws * cumulated[:, -1:], right=True)[:, 0]
+    token = torch.searchsorted(cumulated, draws * cumulated[:, -1:], right=True)
+    return token, probabilities.gather(1, token)

@@ -167,6 +167,6 @@ def test_the_units_of_a_teacher_are_those_of_the_view():
         env = gym.make("prefenvs/TextEnum-v0", view=view, teacher="noisy")
         by_view[view] = prefenvs.feedback(env)._calibration(1)
     task, rng = TextEnum(), np.random.default_rng(0)
-    exact = task.rewards(rng.integers(6, size=20_000), rng.integers(4, size=(20_000, 4))).std()
-    assert by_view["completion"].sd == pytest.approx(exact, rel=0.1)
-    assert by_view["token"].sd < 0.8 * exact, "most single tokens pay nothing"
+    demonstrated = task.rewards(*task.language.demonstrate(20_000, rng)).std()
+    assert by_view["completion"].sd == pytest.approx(demonstrated, rel=0.1)
+    assert by_view["token"].sd < 0.8 * demonstrated, "most single tokens pay nothing"

@@ -9,7 +9,7 @@ import torch
 
 from prefenvs.tasks.text import language_of
 from prefenvs.tasks.text.enumerable import TextEnum, all_completions
-from prefenvs.tasks.text.lm import Decoder, completion_mask, pretrain
+from prefenvs.tasks.text.lm import Decoder, as_gpt2, completion_mask, pretrain
 from prefenvs.tasks.text.lm.pretraining import sft_loss
 
 SMALL = {"layers": 2, "width": 16, "heads": 2}
@@ -120,35 +120,11 @@ def test_one_sample_does_not_depend_on_when_another_ends(model):
 
 
 def test_it_is_gpt2(model):
-    transformers = pytest.importorskip("transformers", reason="needs the text extra")
-    config = transformers.GPT2Config(
-        vocab_size=6, n_positions=12, n_embd=16, n_layer=2, n_head=2, bos_token_id=0, eos_token_id=0
-    )
-    theirs = transformers.GPT2LMHeadModel(config).eval()
-    theirs.load_state_dict(gpt2_weights(model), strict=False)
-    tokens = torch.tensor([[3, 1, 4, 2, 5], [1, 1, 2, 3, 4]])
+    pytest.importorskip("transformers", reason="needs the text extra")
+    theirs, tokens = as_gpt2(model), torch.tensor([[3, 1, 4, 2, 5], [1, 1, 2, 3, 4]])
     with torch.no_grad():
         ours = model.logits(tokens[:, :2], torch.cat([tokens[:, 2:], tokens[:, :1]], 1))
         torch.testing.assert_close(ours, theirs(tokens).logits[:, 1:], atol=1e-5, rtol=1e-5)
-
-
-def gpt2_weights(model):
-    names = {"attention_norm": "ln_1", "attention_in": "attn.c_attn", "attention_out": "attn.c_proj"}
-    names |= {"mlp_norm": "ln_2", "mlp_in": "mlp.c_fc", "mlp_out": "mlp.c_proj"}
-    weights = {
-        "transformer.wte.weight": model.words.detach(),
-        "lm_head.weight": model.words.detach(),
-        "transformer.wpe.weight": model.positions.detach(),
-        "transformer.ln_f.weight": model.norm.weight.detach(),
-        "transformer.ln_f.bias": model.norm.bias.detach(),
-    }
-    for i, block in enumerate(model.blocks):
-        for ours, theirs in names.items():
-            layer = getattr(block, ours)
-            weight = layer.weight.detach()
-            weights[f"transformer.h.{i}.{theirs}.weight"] = weight.T if weight.ndim == 2 else weight
-            weights[f"transformer.h.{i}.{theirs}.bias"] = layer.bias.detach()
-    return weights
 
 
 def test_pretraining_learns_the_demonstrations_and_is_cached_by_content(tmp_path, monkeypatch):

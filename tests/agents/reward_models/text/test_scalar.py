@@ -192,6 +192,31 @@ def test_the_language_model_it_starts_from_stays_as_it_is():
         TrunkEnsemble([], rng=rng())
 
 
+@pytest.mark.parametrize("kind", [BradleyTerryReward, TrunkEnsemble])
+def test_a_frozen_reference_thaws_in_its_copy_and_what_was_frozen_in_part_stays(kind):
+    frozen = language_model().requires_grad_(False)
+    assert all(p.requires_grad for p in kind(frozen, rng=rng(), members=2).parameters())
+    assert not any(p.requires_grad for p in frozen.parameters())
+    frozen.norm.requires_grad_(True)
+    learns = [p.requires_grad for p in kind(frozen, rng=rng(), members=2).parameters()]
+    assert sum(learns) == 4  # weights and biases of the norm and of the heads
+
+
+@pytest.mark.parametrize("kind", [BradleyTerryReward, TrunkEnsemble])
+def test_a_model_of_transformers_is_a_trunk(kind):
+    transformers = pytest.importorskip("transformers", reason="needs the text extra")
+    from prefenvs.tasks.text.lm import TransformersModel
+
+    config = transformers.GPT2Config(
+        vocab_size=4, n_positions=12, n_embd=16, n_layer=1, n_head=2, bos_token_id=0, eos_token_id=0
+    )
+    model = kind(TransformersModel(transformers.GPT2LMHeadModel(config), eos=0, pad=0), rng=rng(), members=2)
+    expected = model.members(PROMPTS, COMPLETIONS)
+    torch.testing.assert_close(model.members(pad(PROMPTS, (2, 0)), COMPLETIONS), expected)
+    model.loss(Query(segments()), Label(one_hot(np.array([0, 1, 1])))).sum().backward()
+    assert all(p.grad is not None for name, p in model.named_parameters() if "lm_head" not in name)
+
+
 def questions(task, n, random):
     """N pairs of random completions of a prompt, answered by an error-free teacher."""
     envs = gym.make_vec("prefenvs/TextEnum-v0", num_envs=2 * n, view="completion")
