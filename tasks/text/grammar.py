@@ -23,7 +23,7 @@ class Grammar:
         >>> follow = {"start": {"det": 1}, "det": {"noun": 1}, "noun": {"end": 1}}
         >>> grammar = Grammar({"det": "the", "noun": "cat dog"}, follow)
         >>> [grammar.words[token] for token in grammar.write(np.random.default_rng(0), 5)]
-        ['the', 'dog', '<end>']
+        ['the', 'cat', '<end>']
     """
 
     def __init__(self, categories: Mapping[str, str], follow: Follow | None = None) -> None:

@@ -134,6 +134,7 @@ class Decoder(nn.Module):
     def hidden(self, prompts: Tensor, completions: Tensor) -> Tensor:
         """(n, T + 1, width) normalised stream after the prompt and t tokens of the completion, t = 0..T."""
         tokens = torch.cat([prompts, completions], 1)
+        self._check_length(tokens.shape[1])
         real = self._real(prompts)
         keys = F.pad(real, (0, completions.shape[1]), value=True)
         positions = (keys.cumsum(1) - 1).clamp(min=0)
@@ -159,8 +160,12 @@ class Decoder(nn.Module):
             max_new_tokens: T.
             rng: its draws do not depend on when completions end.
             temperature: divides the logits; 0 takes the likeliest token.
+
+        Raises:
+            ValueError: for a temperature below 0, or more tokens than `context`.
         """
         n, width = prompts.shape
+        self._check_length(width + max_new_tokens)
         real = self._real(prompts)
         keys = F.pad(real, (0, max_new_tokens), value=True)[:, None, None]
         padded = not bool(real.all())
@@ -168,7 +173,8 @@ class Decoder(nn.Module):
         places = (self.positions[positions[:, width:]] if padded else self.positions[None, width:]).unbind(1)
         size = (len(self.blocks), 2, n, self.heads, width + max_new_tokens, self.width // self.heads)
         cache = torch.zeros(size, dtype=self.words.dtype, device=self.words.device)
-        steps = [block.stepper(part) for block, part in zip(self.blocks, cache, strict=True)]
+        blocks: Any = self.blocks
+        steps = [block.stepper(part) for block, part in zip(blocks, cache, strict=True)]
         words, shape, norm = self.words, (self.width,), (self.norm.weight, self.norm.bias, self.norm.eps)
 
         def next_logits(token: Tensor | None, t: int) -> Tensor:
@@ -182,6 +188,10 @@ class Decoder(nn.Module):
             return F.linear(torch.layer_norm(x, shape, *norm), words)
 
         return draw_completions(next_logits, n, max_new_tokens, self.eos, self.pad, rng, temperature)
+
+    def _check_length(self, length: int) -> None:
+        if length > self.context:
+            raise ValueError(f"prompt and completion have {length} tokens, expected at most context={self.context}.")
 
     def _real(self, prompts: Tensor) -> Tensor:
         """(n, P) bool, True behind the padding on the left."""

@@ -93,14 +93,14 @@ def draw_completions(
         raise ValueError(f"temperature={temperature}, expected 0 (the likeliest token) or more.")
     with torch.inference_mode():
         draws = torch.rand(max_new_tokens, n, 1, generator=rng, device=rng.device)
-        token, kept, chances, over = None, [], [], None
+        token, kept, scores, over = None, [], [], None
         for t in range(max_new_tokens):
             logits = next_logits(token, t).float()
             if over is None:
                 draws, over = draws.to(logits.device), torch.zeros(n, 1, dtype=torch.bool, device=logits.device)
-            drawn, chance = _draw(logits, draws[t], temperature)
+            drawn = _draw(logits, draws[t], temperature)
             kept.append(drawn)
-            chances.append(chance)
+            scores.append(token_logprobs(logits[:, None], drawn, temperature))
             token = drawn.squeeze(1)
             over = over | (drawn == eos)
             if over.all():
@@ -108,18 +108,15 @@ def draw_completions(
         short = (0, max_new_tokens - len(kept))
         tokens = F.pad(torch.cat(kept, 1), short, value=pad)
         mask = completion_mask(tokens, eos, pad)
-        logprobs = F.pad(torch.cat(chances, 1).log(), short)
+        logprobs = F.pad(torch.cat(scores, 1), short)
     # Clones, because a learner could not differentiate through what was made in inference mode.
     return Completions(torch.where(mask, tokens, pad).clone(), mask.clone(), torch.where(mask, logprobs, 0.0).clone())
 
 
-def _draw(logits: Tensor, draws: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-    """(n, 1) tokens by inverting the distribution function at draws (n, 1) in [0, 1), and their probabilities."""
+def _draw(logits: Tensor, draws: Tensor, temperature: float) -> Tensor:
+    """(n, 1) tokens by inverting the distribution function at draws (n, 1) in [0, 1)."""
     if temperature == 0.0:
-        token = logits.argmax(-1, keepdim=True)
-        return token, torch.ones_like(token, dtype=logits.dtype)
-    probabilities = (logits if temperature == 1.0 else logits / temperature).softmax(-1)
-    cumulated = probabilities.cumsum(-1)
+        return logits.argmax(-1, keepdim=True)
+    cumulated = (logits if temperature == 1.0 else logits / temperature).softmax(-1).cumsum(-1)
     # Against the last sum, not 1, so that rounding never lets a draw fall beyond the last possible token.
-    token = torch.searchsorted(cumulated, draws * cumulated[:, -1:], right=True)
-    return token, probabilities.gather(1, token)
+    return torch.searchsorted(cumulated, draws * cumulated[:, -1:], right=True)

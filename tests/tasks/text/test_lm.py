@@ -106,6 +106,13 @@ def test_temperature_zero_takes_the_likeliest_token(model):
         model.sample(PROMPTS, 4, torch.Generator(), -1.0)
 
 
+def test_more_tokens_than_it_can_read_are_refused(model):
+    with pytest.raises(ValueError, match="have 13 tokens, expected at most context=12"):
+        model.sample(PROMPTS, 10, torch.Generator())
+    with pytest.raises(ValueError, match="context=12"):
+        model.logprobs(PROMPTS, torch.ones(4, 11, dtype=torch.int64))
+
+
 def test_one_sample_does_not_depend_on_when_another_ends(model):
     rng = torch.Generator().manual_seed(0)
     first = model.sample(PROMPTS, 8, rng)
