@@ -127,7 +127,7 @@ def _text(task: str, agent: str, total: int, algorithm: Mapping[str, Any], decod
         total,
         128,
         algorithm,
-        TextPreferenceConfig(queries=1000, members=1, learning_rate=1e-3, epochs=10),
+        TextPreferenceConfig(queries=1000, learning_rate=1e-3, epochs=10),
         eval_every=max(1, total // 10),
         checkpoint_every=max(1, total // 4),
         source=_OURS,

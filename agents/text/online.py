@@ -11,11 +11,12 @@ import torch
 from torch import Tensor
 
 from prefenvs.agents.checkpoint import Arrays, load_module, module_state, under
-from prefenvs.agents.reward_models.text import BradleyTerryReward
+from prefenvs.agents.reward_models.text import References, TransformedReward, WinRate
+from prefenvs.agents.reward_transforms import OF_MEMBERS, OF_STEPS, REWARD_TRANSFORMS, RunningRewards
 from prefenvs.agents.text.kl_control import adaptive_kl, adaptive_kl_per_batch
 from prefenvs.agents.text.learner import TextConfig, TextLearner
 from prefenvs.agents.text.preference_pairs import ask_pairs
-from prefenvs.agents.text.rewards import Reward, Shaping, TextPreferenceConfig, learn_reward, score
+from prefenvs.agents.text.rewards import OneMember, Reward, TextPreferenceConfig, learn_reward, new_reward_model
 from prefenvs.error import unknown_name
 from prefenvs.vector_env import EvaluationVectorEnv
 
@@ -42,11 +43,13 @@ class OnlineConfig(TextConfig):
     kl_horizon: int = 10_000
     """Completions over which "adaptive" acts."""
     aggregate: str = "mean"
-    """How members of a reward ensemble become one number, a name in REWARD_TRANSFORMS."""
+    """How members of a reward ensemble become one number, a name in OF_MEMBERS of `reward_transforms`."""
     transform: str = "identity"
     """How the reward is shaped, a name in REWARD_TRANSFORMS."""
     transform_options: Mapping[str, Any] = field(default_factory=dict)
     """Options of the transform."""
+    aggregate_options: Mapping[str, Any] = field(default_factory=dict)
+    """Options of the aggregate."""
     references: int = 0
     """Completions of the reference a prompt whose rewards the transform compares with."""
 
@@ -124,7 +127,14 @@ class OnlineLearner(TextLearner):
             raise unknown_name("kl_controller", settings.kl_controller, CONTROLLERS)
         self.beta = settings.beta
         """Weight of the KL now; the controllers change it."""
-        self.shaping = Shaping(settings.transform, settings.transform_options, settings.references)
+        for name, known in (
+            ("transform", set(REWARD_TRANSFORMS) - OF_MEMBERS - OF_STEPS),
+            ("aggregate", OF_MEMBERS),
+        ):
+            if getattr(settings, name) not in known:
+                raise unknown_name(name, getattr(settings, name), known)
+        self.transformed: TransformedReward | None = None
+        """What turns completions into the reward to learn from; there once prepared."""
         self.groups(settings.group)  # refuse what does not fit before anything is asked
 
     # What a method fills.
@@ -146,42 +156,62 @@ class OnlineLearner(TextLearner):
 
     def _prepare(self) -> None:
         rng = torch.Generator().manual_seed(self.seed + 1)  # not the learner's own, so that a resumed run can ask again
-        # A loaded learner that goes on keeps the reward it has learned.
-        if self.reward is None and not self._sees_true_reward:
+        if self.reward is None and not self.sees_true_reward:  # a loaded learner keeps what it has learned
             answered = ask_pairs(self, self.preferences.queries, rng)
             self.reward, self.report = learn_reward(self.reference, *answered, self.preferences, rng)
             self._learned_reward = True
-        if self.config.references:
-            self.shaping.observe_references(
-                lambda ids: self.write(ids, self.reference, rng),
-                self.proxy,
-                self.language.prompts("all"),
-                self.envs.num_envs,
-            )
+        if self.reward is not None:
+            self.transformed = self._transformed(torch.Generator().manual_seed(self.seed + 2))
+
+    def _transformed(self, rng: torch.Generator) -> TransformedReward:
+        settings, references, reward = self.config, None, self.reward
+        if settings.references:
+            prompts = torch.as_tensor(self.language.prompt_tokens, device=self.device)
+            length = self.language.max_new_tokens
+            references = References.sample(self.reference, prompts, settings.references, length, rng)
+        if hasattr(reward, "compare"):
+            if references is None:
+                raise ValueError(
+                    f"{type(reward).__name__} compares completions with others: set references= to 1 or more."
+                )
+            reward = WinRate(reward, references)
+        return TransformedReward(
+            reward if "members" in getattr(reward, "supports", ()) else OneMember(reward),
+            settings.transform,
+            aggregate=settings.aggregate,
+            references=references,
+            options=settings.transform_options,
+            aggregate_options=settings.aggregate_options,
+        )
 
     @property
-    def _sees_true_reward(self) -> bool:
-        return isinstance(self.envs.unwrapped, EvaluationVectorEnv)
+    def sees_true_reward(self) -> bool:
+        """Whether the environments are of the evaluation door, and no reward was given."""
+        return self.reward is None and isinstance(self.envs.unwrapped, EvaluationVectorEnv)
 
     def proxy(self, prompts: Tensor, tokens: Tensor) -> Tensor:
-        """(n,) reward of completions before shaping, in no gradient.
+        """(n,) reward of completions before it is shaped.
 
         Raises:
             ValueError: before there is one.
         """
-        if self.reward is None:
+        if self.transformed is None:
             raise ValueError("there is no reward model yet: call learn() or prepare() first.")
-        return score(self.reward, prompts, tokens, self.config.aggregate)
+        return self.transformed.aggregated(prompts, tokens)
 
     @torch.no_grad()
     def roll_out(self) -> Experience:
         """Write completions of drawn prompts and score them."""
         written = self.write(self.draw_prompts(self.config.group), self.writer)
         read = (written.prompts, written.tokens)
-        proxy = written.rewards if self._sees_true_reward and self.reward is None else self.proxy(*read)
+        proxy = rewards = written.rewards
+        if not self.sees_true_reward:
+            self.prepare()
+            assert self.transformed is not None
+            proxy = self.transformed.aggregated(*read)
+            rewards = self.transformed.shaped(proxy, written.prompts)
         logps, reference_logps = self.writer.logprobs(*read), self.reference.logprobs(*read)
-        shaped = self.shaping(proxy, written.prompt_ids)
-        experience = Experience(*read, written.mask, logps, reference_logps, proxy, shaped)
+        experience = Experience(*read, written.mask, logps, reference_logps, proxy, rewards)
         return replace(experience, targets=self._targets(experience))
 
     def _iterate(self) -> None:
@@ -242,16 +272,23 @@ class OnlineLearner(TextLearner):
         return {**own, "preferences": TextPreferenceConfig(**own["preferences"])}
 
     def _own_state(self) -> Arrays:
-        reward = module_state(self.reward) if self._learned_reward else {}
-        parts = {"running": self.shaping.state(), "reward": reward}
+        running = None if self.transformed is None else self.transformed.running
+        parts = {
+            "running": {} if running is None else {name: value.cpu().numpy() for name, value in vars(running).items()},
+            "reward": module_state(self.reward) if self._learned_reward else {},
+        }
         named = {f"{part}/{name}": array for part, arrays in parts.items() for name, array in arrays.items()}
         return {"beta": np.array(self.beta), **named}
 
     def _load_own_state(self, state: Arrays) -> None:
         self.beta = float(state["beta"])
         if reward := under("reward", state):
-            rng = torch.Generator()  # its draws are replaced
-            self.reward = BradleyTerryReward(self.reference, rng=rng, members=self.preferences.members)
-            load_module(self.reward.requires_grad_(False), reward)
-            self._learned_reward = True
-        self.shaping.load_state(under("running", state), self.device)
+            model = new_reward_model(self.reference, self.preferences, torch.Generator())  # whose draws are replaced
+            load_module(model.requires_grad_(False), reward)
+            self.reward, self._learned_reward = model, True
+        self._prepared = False  # so that references are scored by this reward; nothing is asked again
+        if self.reward is not None:
+            self.prepare()
+        if self.transformed is not None and (running := under("running", state)):
+            tensors = {name: torch.as_tensor(np.array(array), device=self.device) for name, array in running.items()}
+            self.transformed.running = RunningRewards(**tensors)

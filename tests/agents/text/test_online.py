@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import prefenvs
+from prefenvs.agents.reward_models.text import PairwisePreference
 from prefenvs.agents.text.exact import completion_probabilities
 from prefenvs.agents.text.fine_tuning import BestOfN, RewardWeighted
 from prefenvs.agents.text.grpo import GRPO, GRPO_VARIANTS, GRPOConfig
@@ -122,18 +123,19 @@ def test_rewards_are_shaped_by_what_the_reference_earns():
     config = GRPOConfig(transform="par", references=4)
     learner = made(GRPO, config=config)
     learner.prepare()
-    held = learner.shaping.references
-    assert held.shape == (8, 4)
+    written = learner.transformed.references.completions
+    assert written.shape == (8, 4, 4)
+    prompts = torch.from_numpy(LANGUAGE.prompt_tokens).repeat_interleave(4, 0)
+    held = reward(prompts, written.flatten(0, 1)).reshape(8, 4)
     experience = learner.roll_out()
-    rows = numbers(experience.prompts)
-    expected = (experience.proxy[:, None] - held[rows]).sigmoid().mean(1)
+    expected = (experience.proxy[:, None] - held[numbers(experience.prompts)]).sigmoid().mean(1).float()
     torch.testing.assert_close(experience.rewards, expected)
     with pytest.raises(ValueError, match="reads rewards of reference responses"):
         made(GRPO, config=GRPOConfig(transform="par")).roll_out()
 
 
 def test_without_a_reward_it_asks_the_teacher_and_fits_one():
-    ask = TextPreferenceConfig(queries=600, members=2, epochs=20, learning_rate=1e-1)
+    ask = TextPreferenceConfig(600, reward_options={"members": 2}, epochs=20, learning_rate=1e-1)
     learner = GRPO(table(), envs(budget=600), preferences=ask, config=GRPOConfig(aggregate="worst_case"), device="cpu")
     learner.learn(32)
     assert prefenvs.feedback(learner.envs).asked == 600
@@ -143,6 +145,16 @@ def test_without_a_reward_it_asks_the_teacher_and_fits_one():
     torch.testing.assert_close(experience.proxy, members.amin(0))
     truth = reward(experience.prompts, experience.tokens)
     assert np.corrcoef(truth, learner.proxy(experience.prompts, experience.tokens))[0, 1] > 0.5
+
+
+@pytest.mark.parametrize("name", ["trunk_ensemble", "implicit", "pairwise"])
+def test_reward_models_by_name(name):
+    ask = TextPreferenceConfig(60, reward_model=name, epochs=2)
+    config = GRPOConfig(references=2, transform="par" if name != "pairwise" else "identity")
+    learner = GRPO(decoder(), envs(budget=60), preferences=ask, config=config, device="cpu").learn(32)
+    assert type(learner.reward).__name__ in ("TrunkEnsemble", "ImplicitReward", "PairwisePreference")
+    experience = learner.roll_out()
+    assert ((experience.rewards > 0) & (experience.rewards < 1)).all()
 
 
 def test_through_the_evaluation_door_it_learns_from_the_true_reward():
@@ -165,8 +177,10 @@ def test_errors_say_how_to_mend_them():
         GRPOConfig(advantage="grpoo")
     with pytest.raises(TypeError, match="is not a TokenPPOConfig"):
         TokenPPO(table(), envs(), config=RLOOConfig())
-    with pytest.raises(TypeError, match="needs an ensemble"):
-        made(GRPO, config=GRPOConfig(aggregate="worst_case")).roll_out()
+    with pytest.raises(ValueError, match="Did you mean 'worst_case'"):
+        made(GRPO, config=GRPOConfig(aggregate="worst_cas"))
+    with pytest.raises(ValueError, match="set references= to 1 or more"):
+        made(GRPO, reward=PairwisePreference(table(), rng=torch.Generator())).roll_out()
     with pytest.raises(ValueError, match="no reward model yet"):
         BestOfN(table(), envs(), device="cpu").predict(envs().reset(seed=0)[0])
     assert TokenPPOConfig().clip == 0.2
