@@ -127,7 +127,7 @@ def _text(task: str, agent: str, total: int, algorithm: Mapping[str, Any], decod
         total,
         128,
         algorithm,
-        TextPreferenceConfig(queries=1000, learning_rate=1e-3, epochs=10),
+        TextPreferenceConfig(queries=1000, learning_rate=1e-3, epochs=4),
         eval_every=max(1, total // 10),
         checkpoint_every=max(1, total // 4),
         source=_OURS,
@@ -137,13 +137,13 @@ def _text(task: str, agent: str, total: int, algorithm: Mapping[str, Any], decod
 
 _ON_TEXT: dict[str, tuple[int, dict[str, Any]]] = {
     "best_of_n": (128, {"group": 16}),
-    "dpo": (20_000, {"learning_rate": "lin_3e-4", "batch_size": 64, "options": {"beta": 0.1}}),
-    "grpo": (19_200, {"learning_rate": "lin_1e-3", "beta": 0.04, "group": 8, "epochs": 2}),
-    "p3o": (19_200, {"learning_rate": "lin_1e-3", "beta": 0.05, "epochs": 2}),
-    "reward_weighted": (19_200, {"learning_rate": "lin_1e-3", "beta": 0.3, "group": 16}),
-    "rloo": (19_200, {"learning_rate": "lin_1e-3", "beta": 0.05, "group": 4}),
-    "rso": (20_000, {"learning_rate": "lin_3e-4", "pairs": 2000, "candidates": 16, "options": {"beta": 0.1}}),
-    "token_ppo": (19_200, {"learning_rate": "lin_5e-4", "beta": 0.05, "epochs": 2, "critic_learning_rate": 1e-3}),
+    "dpo": (6400, {"learning_rate": "lin_1e-4", "batch_size": 64, "options": {"beta": 0.3}}),
+    "grpo": (7680, {"learning_rate": "lin_3e-4", "beta": 0.1, "group": 8, "kl": "reward"}),
+    "p3o": (7680, {"learning_rate": "lin_3e-4", "beta": 0.1}),
+    "reward_weighted": (7680, {"learning_rate": "lin_3e-4", "beta": 0.5, "group": 16}),
+    "rloo": (7680, {"learning_rate": "lin_3e-4", "beta": 0.1, "group": 4}),
+    "rso": (6400, {"learning_rate": "lin_1e-4", "pairs": 2000, "candidates": 16, "options": {"beta": 0.3}}),
+    "token_ppo": (7680, {"learning_rate": "lin_3e-4", "beta": 0.1, "epochs": 2, "critic_learning_rate": 1e-3}),
 }
 """Completions or pairs, and settings, that suit the small decoder on any text task."""
 _TINY = {"layers": 1, "width": 32, "heads": 2, "steps": 300}

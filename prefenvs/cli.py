@@ -188,7 +188,7 @@ class Train:
             preset = default_preset(str(task), agent or default_agent(str(task)))
         changes: dict[str, Any] = {"task": task, "agent": agent, "total_steps": self.steps}
         preset = dataclasses.replace(preset, **{key: value for key, value in changes.items() if value is not None})
-        if preset.agent in ("pebble", "sac") and has_discrete_actions(preset.task):
+        if preset.agent in ("pebble", "sac") and preset.task not in TEXT and has_discrete_actions(preset.task):
             other = {"pebble": "prefppo", "sac": "ppo"}[preset.agent]
             raise ValueError(
                 f"{preset.agent} acts in continuous spaces only, {preset.task} is not. Use --agent {other}."

@@ -117,6 +117,10 @@ class DirectAlignment(TextLearner):
         """The pairs to learn from, where none were given."""
         return PreferencePairs.of(*ask_pairs(self, self.preferences.queries, rng), self.language)
 
+    def proxy(self, prompts: Tensor, completions: Tensor) -> Tensor | None:
+        """(n,) reward of completions, where there is one."""
+        return None if self.reward is None else score(self.reward, prompts, completions)
+
     def _iterate(self) -> None:
         pairs = self._next_batch()
         logps = pair_logps(self.policy, self.reference, pairs, self.reads, self.guide)

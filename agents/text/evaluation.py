@@ -48,7 +48,7 @@ def evaluate_text(learner: Any, env_id: str, completions: int = 512) -> TextEval
     language = learner.language
     split = "test" if language.test_prompts else "train"
     prompts, tokens, rewards, success = _judged(learner, env_id, split, completions)
-    proxy = learner.proxy(prompts, tokens) if getattr(learner, "reward", None) is not None else None
+    proxy = learner.proxy(prompts, tokens)
     texts = (
         (language.decode(prompts[row].cpu().numpy()), language.decode(tokens[row].cpu().numpy()), float(rewards[row]))
         for row in range(min(SHOWN, completions))

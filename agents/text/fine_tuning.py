@@ -96,11 +96,17 @@ class BestOfN(OnlineLearner):
     config: BestOfNConfig
 
     def complete(self, prompts: Tensor, rng: torch.Generator, *, deterministic: bool = False) -> Tensor:
-        """(n, T) the best of `group` completions of each prompt (n, P); drawn, also where `deterministic` is asked."""
+        """(n, T) the best of `group` completions of each prompt (n, P); drawn, also where `deterministic` is asked.
+
+        Raises:
+            ValueError: before there is a reward to choose by.
+        """
+        if self.transformed is None:
+            raise ValueError("there is no reward model yet: call learn() or prepare() first.")
         count = self.config.group
         repeated = prompts.repeat_interleave(count, 0)
         tokens = self.policy.sample(repeated, self.language.max_new_tokens, rng).tokens
-        best = self.proxy(repeated, tokens).reshape(-1, count).argmax(-1)
+        best = self.transformed.aggregated(repeated, tokens).reshape(-1, count).argmax(-1)
         return tokens.reshape(len(prompts), count, -1)[torch.arange(len(prompts), device=best.device), best]
 
     def log_ratios(self, prompts: Tensor, completions: Tensor) -> Tensor:

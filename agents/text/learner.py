@@ -202,6 +202,10 @@ class TextLearner:
         temperature = 0.0 if deterministic else 1.0
         return self.policy.sample(prompts, self.language.max_new_tokens, rng, temperature).tokens
 
+    def proxy(self, prompts: Tensor, completions: Tensor) -> Tensor | None:
+        """(n,) reward of completions (n, T) that this learner is trained on; None where there is none."""
+        return None
+
     @torch.no_grad()
     def log_ratios(self, prompts: Tensor, completions: Tensor) -> Tensor:
         """(n,) log pi/ref in nats of completions (n, T) that this learner wrote; their mean estimates the KL."""

@@ -189,15 +189,9 @@ class OnlineLearner(TextLearner):
         """Whether the environments are of the evaluation door, and no reward was given."""
         return self.reward is None and isinstance(self.envs.unwrapped, EvaluationVectorEnv)
 
-    def proxy(self, prompts: Tensor, tokens: Tensor) -> Tensor:
-        """(n,) reward of completions before it is shaped.
-
-        Raises:
-            ValueError: before there is one.
-        """
-        if self.transformed is None:
-            raise ValueError("there is no reward model yet: call learn() or prepare() first.")
-        return self.transformed.aggregated(prompts, tokens)
+    def proxy(self, prompts: Tensor, completions: Tensor) -> Tensor | None:
+        """(n,) reward of completions before it is shaped; None before `prepare`, and where the true one is seen."""
+        return None if self.transformed is None else self.transformed.aggregated(prompts, completions)
 
     @torch.no_grad()
     def roll_out(self) -> Experience:

@@ -108,13 +108,11 @@ def train_text(run: Run, folder: Path, *, progress: bool = False, quiet: bool = 
     started, preset, env_id = time.perf_counter(), run.preset, TASKS[run.preset.task].id
     learner: Any = make_text_agent(run, folder)
     feedback = prefenvs.feedback(learner.envs)
-    before = evaluate_text(learner, env_id)
     learner.prepare()  # asks, or is served the answers that the store has
+    before = evaluate_text(learner, env_id)  # of the policy that is still the reference
     report = getattr(learner, "report", None) or FitReport(0, np.nan, np.nan, np.nan)
     fitted = (report.loss, report.accuracy, report.held_out_accuracy, report.epochs)
     write_csv(folder / "sessions.csv", HISTORY, np.array([[0, feedback.asked, feedback.answered, *fitted]], float))
-    if getattr(learner, "reward", None) is not None:
-        before = evaluate_text(learner, env_id)  # the same completions, now with their proxy
     curve = TextEvalCallback(env_id, preset.eval_every, folder=folder)
     checkpoints = TextCheckpoints(folder / "checkpoints", preset.checkpoint_every, curve)
     if checkpoints.begin(learner) and not quiet:

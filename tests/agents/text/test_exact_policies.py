@@ -135,6 +135,7 @@ def test_best_of_n_has_its_law_and_fine_tuning_on_the_best_tends_to_it():
     learner = BestOfN(
         table(), envs(), reward=true_reward("TextBandit"), config=BestOfNConfig(group=4), device="cpu", seed=0
     )
+    learner.prepare()
     prompts = torch.as_tensor(task.language.prompt_tokens[:4]).repeat_interleave(5000, 0)
     arms = learner.complete(prompts, torch.Generator().manual_seed(0))[:, 0].reshape(4, -1)
     counts = torch.nn.functional.one_hot(arms, 30).double().mean(1).numpy()
