@@ -79,8 +79,9 @@ class GRPO(OnlineLearner):
 
     def _loss(self, batch: Experience, logps: Tensor) -> Tensor:
         settings = self.config
-        clips = {"clip": settings.clip, "clip_high": settings.clip_high}
-        losses = ppo_token_loss(logps, batch.logps, batch.targets["advantages"], **clips)  # (n, T)
+        losses = ppo_token_loss(
+            logps, batch.logps, batch.targets["advantages"], clip=settings.clip, clip_high=settings.clip_high
+        )  # (n, T)
         if settings.kl == "loss" and self.beta:
             losses = losses + self.beta * KL_ESTIMATORS[settings.kl_estimator](logps - batch.reference_logps)
         constant = {"max_tokens": self.language.max_new_tokens} if settings.aggregation == "dr_grpo" else {}

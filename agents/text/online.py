@@ -164,7 +164,8 @@ class OnlineLearner(TextLearner):
             self.transformed = self._transformed(torch.Generator().manual_seed(self.seed + 2))
 
     def _transformed(self, rng: torch.Generator) -> TransformedReward:
-        settings, references, reward = self.config, None, self.reward
+        settings, references = self.config, None
+        reward: Any = self.reward
         if settings.references:
             prompts = torch.as_tensor(self.language.prompt_tokens, device=self.device)
             length = self.language.max_new_tokens
@@ -175,8 +176,9 @@ class OnlineLearner(TextLearner):
                     f"{type(reward).__name__} compares completions with others: set references= to 1 or more."
                 )
             reward = WinRate(reward, references)
+        members: Any = reward if "members" in getattr(reward, "supports", ()) else OneMember(reward)
         return TransformedReward(
-            reward if "members" in getattr(reward, "supports", ()) else OneMember(reward),
+            members,
             settings.transform,
             aggregate=settings.aggregate,
             references=references,
@@ -247,7 +249,7 @@ class OnlineLearner(TextLearner):
 
     def _log_rollout(self, experience: Experience) -> None:
         kl = (experience.logps - experience.reference_logps).sum(-1)
-        facts = {
+        facts: dict[str, Tensor | float] = {
             "proxy": experience.proxy.mean(),
             "shaped_reward": experience.rewards.mean(),
             "kl": kl.mean(),
@@ -266,10 +268,11 @@ class OnlineLearner(TextLearner):
         return {**own, "preferences": TextPreferenceConfig(**own["preferences"])}
 
     def _own_state(self) -> Arrays:
+        model: Any = self.reward
         running = None if self.transformed is None else self.transformed.running
         parts = {
             "running": {} if running is None else {name: value.cpu().numpy() for name, value in vars(running).items()},
-            "reward": module_state(self.reward) if self._learned_reward else {},
+            "reward": module_state(model) if self._learned_reward else {},
         }
         named = {f"{part}/{name}": array for part, arrays in parts.items() for name, array in arrays.items()}
         return {"beta": np.array(self.beta), **named}

@@ -50,8 +50,9 @@ class PreferencePairs:
         return self._map(lambda tensor: tensor.to(device))
 
     def _map(self, function: Callable[[Tensor], Tensor]) -> PreferencePairs:
-        values: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
-        return PreferencePairs(**{name: None if v is None else function(v) for name, v in values.items()})
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        changed: dict[str, Any] = {name: None if v is None else function(v) for name, v in values.items()}
+        return PreferencePairs(**changed)
 
     @staticmethod
     def concatenate(parts: Sequence[PreferencePairs]) -> PreferencePairs:

@@ -79,6 +79,10 @@ def learn_reward(
     data = TextPreferences()
     data.add(model, query, label)
     optimizer = torch.optim.Adam(model.parameters(), lr=config.learning_rate)
-    settings = {"epochs": config.epochs, "batch": config.batch_size, "stop_accuracy": config.stop_accuracy}
+    settings: dict[str, Any] = {
+        "epochs": config.epochs,
+        "batch": config.batch_size,
+        "stop_accuracy": config.stop_accuracy,
+    }
     report = fit(model, optimizer, data, rng=rng, **settings)
     return model.requires_grad_(False), report

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import shutil
 import sys
@@ -140,8 +141,8 @@ def train_text(run: Run, folder: Path, *, progress: bool = False, quiet: bool = 
         "asked": feedback.asked,
         "answered": feedback.answered,
         **{name: _number(getattr(report, name)) for name in ("accuracy", "held_out_accuracy")},
-        "before": asdict(before),
-        "after": asdict(final),
+        "before": json.loads(json.dumps(asdict(before))),
+        "after": json.loads(json.dumps(asdict(final))),
         "seconds": time.perf_counter() - started,
     }
 
