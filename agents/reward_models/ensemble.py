@@ -15,6 +15,9 @@ from torch import Tensor, nn
 from prefenvs.agents.reward_models.losses import bradley_terry_loss
 from prefenvs.segments import Label, Query, TorchSegments
 
+CHUNK = 2048
+"""Rows that pass through the networks at a time where no gradient is kept: so many activations stay in the cache."""
+
 
 class RewardEnsemble(nn.Module):
     """M multi-layer perceptrons from (observation, action) to a reward in [-1, 1], evaluated in one batch.
@@ -100,11 +103,13 @@ class RewardEnsemble(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """(B, in) or (M, B, in) inputs to (M, B) rewards in [-1, 1], before scaling."""
+        if not torch.is_grad_enabled() and inputs.shape[-2] > CHUNK:
+            return torch.cat([self.forward(part) for part in inputs.split(CHUNK, -2)], -1)
         members = self.weights[0].shape[0]
         x = (inputs - self.mean) / self.sd
         x = x if x.dim() == 3 else x.expand(members, *x.shape)
         for weight, bias in zip(self.weights[:-1], self.biases[:-1], strict=True):
-            x = F.leaky_relu(torch.baddbmm(bias, x, weight))
+            x = F.leaky_relu_(torch.baddbmm(bias, x, weight))
         return torch.tanh(torch.baddbmm(self.biases[-1], x, self.weights[-1])).squeeze(-1)
 
     def members(self, obs: Tensor, act: Tensor, next_obs: Tensor | None = None) -> Tensor:

@@ -45,12 +45,9 @@ class AnsweredQueries:
         """(M, b) losses in nats and (M, b, k) predicted sums of the queries at `index`, (b,) or (orders, b)."""
         raise NotImplementedError
 
-    def sums(self, model: Any, index: Tensor) -> Tensor:
-        """(M, b, k) predicted sums of the queries at `index`."""
+    def finish(self, model: Any) -> Tensor:
+        """What a fit does last, without gradients; (M, N, k) predicted sums of all queries."""
         raise NotImplementedError
-
-    def finish(self, model: Any) -> None:
-        """What a fit does last, without gradients."""
 
     def append(self, new: tuple[Tensor, ...]) -> None:
         """Add rows of each field, in the order of `fields`."""
@@ -100,7 +97,7 @@ class PreferenceData(AnsweredQueries):
 
     def begin(self, model: RewardEnsemble) -> None:
         """Standardize the model's inputs by what happened, if it asks for that."""
-        model.observe(self._happened())
+        model.observe(self.inputs.reshape(-1, self.inputs.shape[-1])[self.mask.reshape(-1) > 0])
 
     def losses(self, model: RewardEnsemble, index: Tensor) -> tuple[Tensor, Tensor]:
         """(M, b) Bradley-Terry losses in nats and (M, b, k) predicted sums; see `sums`."""
@@ -114,14 +111,13 @@ class PreferenceData(AnsweredQueries):
         flat = inputs.reshape(*lead, -1, inputs.shape[-1])
         return (model(flat).reshape(-1, *inputs.shape[-4:-1]) * mask).sum(-1)
 
-    def finish(self, model: RewardEnsemble) -> None:
-        """Set the model's scale to the root mean square of its reward over what happened."""
-        rewards = model(self._happened()).mean(0)
+    def finish(self, model: RewardEnsemble) -> Tensor:
+        """Set the model's scale to the root mean square of its reward over what happened; (M, N, k) sums of all."""
+        rewards = model(self.inputs.reshape(-1, self.inputs.shape[-1]))  # (M, N * k * T)
+        happened = rewards.mean(0)[self.mask.reshape(-1) > 0]
         # Not centred: the level of the reward is what makes going on, or ending, pay.
-        model.scale.copy_(rewards.square().mean().sqrt().clamp_min(1e-6))
-
-    def _happened(self) -> Tensor:
-        return self.inputs.reshape(-1, self.inputs.shape[-1])[self.mask.reshape(-1) > 0]
+        model.scale.copy_(happened.square().mean().sqrt().clamp_min(1e-6))
+        return (rewards.reshape(-1, *self.mask.shape) * self.mask).sum(-1)
 
 
 @dataclass(frozen=True)
@@ -197,9 +193,8 @@ def fit(
     mean_loss, epoch, learned = 0.0, 0, False
     while epoch < epochs and not learned:
         epoch += 1
-        orders = torch.stack([torch.randperm(len(train), generator=rng) for _ in range(model.orders)])
-        orders = orders.to(train.device)
-        loss_sum, right, clear_count = 0.0, 0.0, 0
+        orders = torch.stack([torch.randperm(len(train), generator=rng) for _ in range(model.orders)]).to(train.device)
+        tally = torch.zeros(3, dtype=torch.float64, device=train.device)  # loss, right answers, answers without ties
         for start in range(0, len(train), batch):
             index = train[orders[:, start : start + batch]]
             losses, sums = data.losses(model, index)
@@ -208,15 +203,14 @@ def fit(
             optimizer.step()
             choice = data.choice[index].expand_as(sums)  # one order may serve several members
             clear = choice.max(-1).values > 0.99
-            right += float(((sums.argmax(-1) == choice.argmax(-1)) & clear).sum())
-            clear_count += int(clear.sum())
-            loss_sum += float(losses.detach().sum())
+            right = (sums.argmax(-1) == choice.argmax(-1)) & clear
+            tally += torch.stack([count.detach().sum().double() for count in (losses, right, clear)])
+        loss_sum, right_count, clear_count = tally.tolist()  # the one wait for the device in an epoch
         mean_loss = loss_sum / (len(losses) * len(train))
-        learned = clear_count > 0 and right / clear_count >= stop_accuracy
+        learned = clear_count > 0 and right_count / clear_count >= stop_accuracy
     with torch.no_grad():
-        data.finish(model)
+        sums = data.finish(model)
         model.trained.fill_(True)
-        sums = data.sums(model, torch.arange(len(data), device=train.device))
     judged = held if len(held) else train
     return FitReport(
         epoch,

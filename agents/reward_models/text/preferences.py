@@ -70,10 +70,12 @@ class TextPreferences(AnsweredQueries):
         """(M, b, k) scores of the queries at `index` (b,)."""
         return torch.cat([self.losses(model, part)[1] for part in index.split(256)], 1)
 
-    def finish(self, model: Any) -> None:
-        """Centre each member on the completions, where training leaves the level free."""
+    def finish(self, model: Any) -> Tensor:
+        """Centre each member on the completions, where training leaves the level free; (M, N, k) scores of all."""
+        scores = self.sums(model, torch.arange(len(self), device=self.choice.device))
         if model.free_level:
-            model.centre(self.prompts.flatten(0, 1), self.completions.flatten(0, 1))
+            model.level.copy_(scores.flatten(1).mean(1))
+        return scores
 
 
 def _widened(prompts: Tensor, width: int, token: int) -> Tensor:

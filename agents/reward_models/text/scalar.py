@@ -77,6 +77,8 @@ class TrunkEnsemble(TextRewardModel):
 
     Members that start from one language model are a fine-tuning ensemble, from M of them a pre-training ensemble, which
     agrees less where all are wrong: Eisenstein et al. 2023, arXiv:2312.09244; Coste et al. 2023, arXiv:2310.02743.
+    Weights are stacked and the language model is mapped over them by `torch.func.vmap`: its `hidden` must not branch on
+    values, as that of a Decoder and of a model of transformers does not.
     """
 
     free_level = True

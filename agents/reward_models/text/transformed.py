@@ -168,5 +168,5 @@ class WinRate:
         """(n,) in (0, 1), of completions (n, T) of prompts (n, P)."""
         others = self.references.completions[self.references.rows(prompts)]
         count = others.shape[1]
-        one = (tokens.repeat_interleave(count, 0) for tokens in (prompts, completions))
-        return self.model.compare(*one, others.flatten(0, 1)).sigmoid().view(-1, count).mean(1)
+        shown, written = prompts.repeat_interleave(count, 0), completions.repeat_interleave(count, 0)
+        return self.model.compare(shown, written, others.flatten(0, 1)).sigmoid().view(-1, count).mean(1)

@@ -23,7 +23,8 @@ class PairLogps:
     """n pairs of responses as numbers a loss can be computed from; each field is (n,), in nats where not said.
 
     Log-probabilities are *sums* over the tokens of the response, its end-of-sequence token included, padding excluded.
-    Only the policy's own carry gradients. What a loss does not read may be left out.
+    They are `lm.logprobs(prompts, completions).sum(1)` of the suite's language models. Only the policy's own carry
+    gradients. What a loss does not read may be left out.
 
     Raises:
         ValueError: if the fields that are given are not all of one shape (n,).

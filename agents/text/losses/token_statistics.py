@@ -1,4 +1,4 @@
-"""Sums over the tokens of a response that losses read: log-probabilities, forward KL, collision probability.
+"""Sums over the tokens of a response that some losses read: forward KL, collision probability, guided log-ratio.
 
 Position t of the logits is the distribution *of* token t, given what stands before it. Padding has mask 0 and counts
 nothing.
@@ -7,18 +7,6 @@ nothing.
 from __future__ import annotations
 
 import torch
-
-
-def response_logps(logits: torch.Tensor, tokens: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """(n,) sum over response tokens of log pi(y_t), in nats.
-
-    Args:
-        logits: (n, T, V) of the tokens.
-        tokens: (n, T) int.
-        mask: (n, T) 1 at response tokens, the end-of-sequence token included.
-    """
-    logps = logits.log_softmax(-1).gather(-1, tokens.unsqueeze(-1)).squeeze(-1)
-    return _masked_sum(logps, mask)
 
 
 def sequential_kl(reference_logits: torch.Tensor, policy_logits: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:

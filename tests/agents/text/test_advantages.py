@@ -116,3 +116,14 @@ def test_advantages_stay_on_their_device_and_read_no_value():
     found += [advantages.reinforce_plus_plus(on_meta, on_meta), *advantages.token_gae(on_meta, on_meta, on_meta)]
     found += [advantages.penalised_token_rewards(on_meta[:, 0], on_meta, on_meta, on_meta, beta=0.1)]
     assert all(each.device.type == "meta" and each.shape == (2, 4) for each in found)
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.float64])
+def test_masks_may_be_of_any_type(dtype):
+    rng = torch.Generator().manual_seed(0)
+    logps, reference = (torch.randn(2, 4, generator=rng, dtype=torch.float64) for _ in range(2))
+    mask = MASK.to(dtype)
+    rewards = advantages.penalised_token_rewards(logps[:, 0], logps, reference, mask, beta=0.3)
+    assert_allclose(rewards, advantages.penalised_token_rewards(logps[:, 0], logps, reference, MASK, beta=0.3))
+    assert_allclose(advantages.token_gae(rewards, logps, mask)[0], advantages.token_gae(rewards, logps, MASK)[0])
+    assert_allclose(advantages.reinforce_plus_plus(rewards, mask), advantages.reinforce_plus_plus(rewards, MASK))

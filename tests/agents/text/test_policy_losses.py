@@ -54,6 +54,7 @@ def test_the_critic_s_clipped_loss_is_the_worse_of_two():
 def test_tokens_are_aggregated_as_each_method_does(name, options, expected):
     losses = torch.tensor([[1.0, 2.0, 3.0, float("nan")], [9.0, float("nan"), float("inf"), 0.0]])
     assert_allclose(AGGREGATIONS[name](losses, MASK, **options), expected)
+    assert_allclose(AGGREGATIONS[name](losses, MASK.bool(), **options), expected)
 
 
 def test_equal_lengths_make_all_aggregations_one():

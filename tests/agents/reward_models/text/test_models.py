@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch.nn.functional import logsigmoid, pad
 
-from prefenvs import Label, Query, Segments, one_hot
+from prefenvs import Label, Query, one_hot
 from prefenvs.agents.reward_models import fit
 from prefenvs.agents.reward_models.text import (
     TEXT_REWARD_MODELS,
@@ -23,9 +23,12 @@ from prefenvs.agents.reward_models.text import (
 )
 from prefenvs.agents.text.losses import PAIR_LOSSES, PairLogps
 from prefenvs.error import DamagedFile, RunMismatch
+from prefenvs.tasks.text import language_of
 from prefenvs.tasks.text.lm import Decoder
+from prefenvs.text_dataset import completion_segments
 
 OPTIONS = {"process": {"separators": (2,)}, "bradley_terry": {"members": 2}, "trunk_ensemble": {"members": 2}}
+LANGUAGE = language_of("TextEnum")
 PROMPTS = torch.tensor([[0, 3], [1, 2], [2, 2], [0, 1], [3, 1], [1, 1]])
 COMPLETIONS = torch.tensor([[1, 2, 0, 0], [3, 3, 3, 3], [0, 0, 0, 0], [2, 0, 0, 0], [1, 1, 1, 0], [3, 2, 1, 1]])
 over_the_registry = pytest.mark.parametrize("name", TEXT_REWARD_MODELS)
@@ -51,15 +54,7 @@ def make(name, trunk=None, seed=0):
 
 
 def segments(prompts=PROMPTS, completions=COMPLETIONS):
-    n, width, steps = len(prompts), prompts.shape[1], completions.shape[1]
-    lengths = (prompts != 0).long().cumsum(1).gt(0).sum(1).numpy()
-    text, mask = np.zeros((n, 2, width + steps), np.int64), np.zeros((n, 2, width + steps), np.int8)
-    for row, length in enumerate(lengths):
-        text[row, :, :length] = prompts[row, width - length :].numpy()
-        mask[row, :, :length] = 1
-    observed = {"tokens": text, "mask": mask, "prompt_len": np.repeat(lengths[:, None], 2, 1)}
-    ends, ids = np.ones(n, bool), np.zeros((n, 3), np.int64)
-    return Segments(observed, completions.numpy()[:, None], np.ones((n, 1), bool), ends, ~ends, ids)
+    return completion_segments(prompts.numpy(), completions.numpy(), LANGUAGE)
 
 
 @over_the_registry
@@ -103,7 +98,11 @@ def test_padding_never_counts(name):
     wider = segments(pad(PROMPTS, (2, 0)), pad(COMPLETIONS, (0, 2)))[ended]
     torch.testing.assert_close(model.prefer(Query(wider, k=4)), logits)
     after = torch.where(model.mask(COMPLETIONS), COMPLETIONS, 2)  # a separator of steps too
-    torch.testing.assert_close(model.prefer(Query(segments(PROMPTS, after)[ended], k=4)), logits)
+    if "score" in model.supports:
+        torch.testing.assert_close(model.score(PROMPTS, after), model.score(PROMPTS, COMPLETIONS))
+    else:
+        scores = [model.compare(PROMPTS, texts, COMPLETIONS.flip(0)) for texts in (after, COMPLETIONS)]
+        torch.testing.assert_close(*scores)
 
 
 @over_the_registry

@@ -3,7 +3,7 @@ import torch
 from numpy.testing import assert_allclose
 
 from prefenvs.agents.text.losses import PAIR_LOSSES, PairLogps
-from prefenvs.agents.text.losses.token_statistics import guided_ratio, log_collision, response_logps, sequential_kl
+from prefenvs.agents.text.losses.token_statistics import guided_ratio, log_collision, sequential_kl
 
 MASK = torch.tensor([[1, 1, 1, 0], [1, 0, 0, 0]])
 
@@ -12,18 +12,12 @@ def logits(seed):
     return torch.randn(2, 4, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
-TOKENS = torch.randint(0, 5, (2, 4), generator=torch.Generator().manual_seed(9))
-
-
 def by_loops(function):
     return [sum(function(row, t) for t in range(4) if MASK[row, t]) for row in range(2)]
 
 
 def test_sums_over_tokens_are_those_of_loops():
     policy, reference = logits(0).softmax(-1), logits(1).softmax(-1)
-    assert_allclose(
-        response_logps(logits(0), TOKENS, MASK), by_loops(lambda row, t: policy[row, t, TOKENS[row, t]].log())
-    )
     assert_allclose(
         sequential_kl(logits(1), logits(0), MASK),
         by_loops(lambda row, t: (reference[row, t] * (reference[row, t] / policy[row, t]).log()).sum()),
@@ -34,16 +28,8 @@ def test_sums_over_tokens_are_those_of_loops():
 @pytest.mark.parametrize("spoilt", [float("nan"), float("inf")])
 def test_what_stands_at_padding_does_not_matter(spoilt):
     dirty = torch.where(MASK.bool()[..., None], logits(0), spoilt)
-    assert_allclose(response_logps(dirty, TOKENS, MASK), response_logps(logits(0), TOKENS, MASK))
+    assert_allclose(sequential_kl(dirty, logits(1), MASK), sequential_kl(logits(0), logits(1), MASK))
     assert_allclose(log_collision(dirty, MASK), log_collision(logits(0), MASK))
-
-
-def test_all_responses_of_a_tree_have_probabilities_that_sum_to_one():
-    """Three tokens of vocabulary 3, position by position: 27 responses."""
-    step = torch.randn(3, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
-    every = torch.cartesian_prod(*[torch.arange(3)] * 3)
-    logps = response_logps(step.expand(27, 3, 3), every, torch.ones(27, 3))
-    assert_allclose(logps.exp().sum(), 1.0)
 
 
 def test_the_sequential_divergence_is_zero_at_the_reference_and_has_gradients():
