@@ -10,7 +10,7 @@ from prefenvs.agents.text.evaluation import evaluate_text
 from prefenvs.agents.text.grpo import GRPOConfig
 
 completions = int(sys.argv[1]) if len(sys.argv) > 1 else 7680
-envs = gym.make_vec("prefenvs/TextSentiment-v0", num_envs=64, view="completion", teacher="noisy", budget=1000)
+envs = gym.make_vec("prefenvs/TextSentiment-v0", num_envs=64, view="completion", teacher="mistake", budget=1000)
 ask = TextPreferenceConfig(queries=min(1000, completions), learning_rate=1e-3, epochs=4)
 config = GRPOConfig(learning_rate="lin_3e-4", beta=0.1, kl="reward")  # or a variant: GRPO_VARIANTS["dr_grpo"]
 decoder = {"width": 64, "steps": min(600, completions // 4)}  # any LanguageModel goes in its place

@@ -44,7 +44,7 @@ def learner(loss="dpo", *, budget=120, steps=4, **changes):
 
 @pytest.mark.parametrize("loss", PAIR_LOSSES)
 def test_every_loss_trains_and_lowers_itself_on_its_own_pairs(loss):
-    trained = learner(loss, steps=8)
+    trained = learner(loss, steps=40 if loss == "dpop" else 8)  # DPOP has a kink where it begins
     pairs, arguments = trained.pairs, trained._running(trained.pairs)
 
     def value(policy):
