@@ -149,6 +149,12 @@ _ON_TEXT: dict[str, tuple[int, dict[str, Any]]] = {
 _TINY = {"layers": 1, "width": 32, "heads": 2, "steps": 300}
 """A decoder for the task whose completions can be listed; it is pre-trained in seconds."""
 
+
+def _text_enum(agent: str) -> Preset:
+    total, settings = _ON_TEXT[agent]
+    return _text("TextEnum", agent, total, {**settings, "learning_rate": "lin_2e-3"}, _TINY)
+
+
 PRESETS: dict[str, Preset] = {
     "halfcheetah-small": Preset(
         "HalfCheetah",
@@ -227,9 +233,9 @@ PRESETS: dict[str, Preset] = {
     "bpref-quadruped-walk": _bpref_pebble("QuadrupedWalk", 1e-4, 1_000_000, 1000, 100, 30_000),
     "bpref-walker-walk-prefppo": _bpref_prefppo("WalkerWalk", 32, 64, 0.92, 500, 50),
     "bpref-quadruped-walk-prefppo": _bpref_prefppo("QuadrupedWalk", 16, 128, 0.9, 1000, 100),
-    "text-enum-dpo": _text("TextEnum", "dpo", *_ON_TEXT["dpo"], _TINY),
-    "text-enum-grpo": _text("TextEnum", "grpo", *_ON_TEXT["grpo"], _TINY),
-    "text-enum-ppo": _text("TextEnum", "token_ppo", *_ON_TEXT["token_ppo"], _TINY),
+    "text-enum-dpo": _text_enum("dpo"),
+    "text-enum-grpo": _text_enum("grpo"),
+    "text-enum-ppo": _text_enum("token_ppo"),
 }
 """Presets by name. `PRESETS["mine"] = Preset(...)` adds one."""
 
