@@ -23,6 +23,15 @@ if TYPE_CHECKING:
     from prefenvs.agents.reward_models import fit_linear as fit_linear
     from prefenvs.agents.reward_models import linear_model as linear_model
     from prefenvs.agents.sac import SAC as SAC
+    from prefenvs.agents.text.direct import DirectAlignment as DirectAlignment
+    from prefenvs.agents.text.fine_tuning import BestOfN as BestOfN
+    from prefenvs.agents.text.fine_tuning import RewardWeighted as RewardWeighted
+    from prefenvs.agents.text.grpo import GRPO as GRPO
+    from prefenvs.agents.text.p3o import P3O as P3O
+    from prefenvs.agents.text.ppo import TokenPPO as TokenPPO
+    from prefenvs.agents.text.rewards import TextPreferenceConfig as TextPreferenceConfig
+    from prefenvs.agents.text.rloo import RLOO as RLOO
+    from prefenvs.agents.text.rso import RSO as RSO
 
 _MODULES = {
     "prefenvs.agents.checkpoint": ("Barrier",),
@@ -36,10 +45,29 @@ _MODULES = {
     "prefenvs.agents.reward_metrics": ("RewardMetricsCallback",),
     "prefenvs.agents.reward_models": ("LinearRegret", "LinearReward", "RewardEnsemble", "fit_linear", "linear_model"),
     "prefenvs.agents.sac": ("SAC",),
+    "prefenvs.agents.text.direct": ("DirectAlignment",),
+    "prefenvs.agents.text.fine_tuning": ("BestOfN", "RewardWeighted"),
+    "prefenvs.agents.text.grpo": ("GRPO",),
+    "prefenvs.agents.text.p3o": ("P3O",),
+    "prefenvs.agents.text.ppo": ("TokenPPO",),
+    "prefenvs.agents.text.rewards": ("TextPreferenceConfig",),
+    "prefenvs.agents.text.rloo": ("RLOO",),
+    "prefenvs.agents.text.rso": ("RSO",),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 
-AGENTS = {"pebble": "prefenvs.agents.pebble:PEBBLE", "prefppo": "prefenvs.agents.prefppo:PrefPPO"}
+AGENTS = {
+    "best_of_n": "prefenvs.agents.text.fine_tuning:BestOfN",
+    "dpo": "prefenvs.agents.text.direct:DirectAlignment",
+    "grpo": "prefenvs.agents.text.grpo:GRPO",
+    "p3o": "prefenvs.agents.text.p3o:P3O",
+    "pebble": "prefenvs.agents.pebble:PEBBLE",
+    "prefppo": "prefenvs.agents.prefppo:PrefPPO",
+    "reward_weighted": "prefenvs.agents.text.fine_tuning:RewardWeighted",
+    "rloo": "prefenvs.agents.text.rloo:RLOO",
+    "rso": "prefenvs.agents.text.rso:RSO",
+    "token_ppo": "prefenvs.agents.text.ppo:TokenPPO",
+}
 """Agents by name, as `module:class`. `AGENTS["mine"] = "package.module:Mine"` adds one."""
 
 __all__ = ["AGENTS", *_HOME]

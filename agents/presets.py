@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import gymnasium as gym
 from stable_baselines3.common.utils import LinearSchedule
 
 from prefenvs.agents.preference_callback import PreferenceConfig
+from prefenvs.agents.text.rewards import TextPreferenceConfig
 from prefenvs.tasks import TASKS
+from prefenvs.tasks.text import TEXT_TASKS
 
 
 @dataclass(frozen=True)
@@ -20,10 +22,11 @@ class Preset:
     task: str
     agent: str
     total_steps: int
+    """Environment steps; completions or pairs of text."""
     num_envs: int
     algorithm: Mapping[str, Any]
-    """Arguments of SB3's SAC or PPO; "lin_1e-3" is a rate that falls linearly to 0."""
-    preferences: PreferenceConfig
+    """Arguments of SB3's SAC or PPO, or the config of a learner of text; "lin_1e-3" is a rate that falls to 0."""
+    preferences: PreferenceConfig | TextPreferenceConfig
     eval_every: int
     checkpoint_every: int
     source: str
@@ -117,6 +120,41 @@ def _bpref_prefppo(task: str, num_envs: int, batch: int, gae_lambda: float, budg
     )
 
 
+def _text(task: str, agent: str, total: int, algorithm: Mapping[str, Any], decoder: Mapping[str, Any]) -> Preset:
+    return Preset(
+        task,
+        agent,
+        total,
+        128,
+        algorithm,
+        TextPreferenceConfig(queries=1000, learning_rate=1e-3, epochs=4),
+        eval_every=max(1, total // 10),
+        checkpoint_every=max(1, total // 4),
+        source=_OURS,
+        extra={"policy_kwargs": decoder},
+    )
+
+
+_ON_TEXT: dict[str, tuple[int, dict[str, Any]]] = {
+    "best_of_n": (128, {"group": 16}),
+    "dpo": (6400, {"learning_rate": "lin_1e-4", "batch_size": 64, "options": {"beta": 0.3}}),
+    "grpo": (7680, {"learning_rate": "lin_3e-4", "beta": 0.1, "group": 8, "kl": "reward"}),
+    "p3o": (7680, {"learning_rate": "lin_3e-4", "beta": 0.1}),
+    "reward_weighted": (7680, {"learning_rate": "lin_3e-4", "beta": 0.5, "group": 16}),
+    "rloo": (7680, {"learning_rate": "lin_3e-4", "beta": 0.1, "group": 4}),
+    "rso": (6400, {"learning_rate": "lin_1e-4", "pairs": 2000, "candidates": 16, "options": {"beta": 0.3}}),
+    "token_ppo": (7680, {"learning_rate": "lin_3e-4", "beta": 0.1, "epochs": 2, "critic_learning_rate": 1e-3}),
+}
+"""Completions or pairs, and settings, that suit the small decoder on any text task."""
+_TINY = {"layers": 1, "width": 32, "heads": 2, "steps": 300}
+"""A decoder for the task whose completions can be listed; it is pre-trained in seconds."""
+
+
+def _text_enum(agent: str) -> Preset:
+    total, settings = _ON_TEXT[agent]
+    return _text("TextEnum", agent, total, {**settings, "learning_rate": "lin_2e-3"}, _TINY)
+
+
 PRESETS: dict[str, Preset] = {
     "halfcheetah-small": Preset(
         "HalfCheetah",
@@ -195,23 +233,29 @@ PRESETS: dict[str, Preset] = {
     "bpref-quadruped-walk": _bpref_pebble("QuadrupedWalk", 1e-4, 1_000_000, 1000, 100, 30_000),
     "bpref-walker-walk-prefppo": _bpref_prefppo("WalkerWalk", 32, 64, 0.92, 500, 50),
     "bpref-quadruped-walk-prefppo": _bpref_prefppo("QuadrupedWalk", 16, 128, 0.9, 1000, 100),
+    "text-enum-dpo": _text_enum("dpo"),
+    "text-enum-grpo": _text_enum("grpo"),
+    "text-enum-ppo": _text_enum("token_ppo"),
 }
 """Presets by name. `PRESETS["mine"] = Preset(...)` adds one."""
 
 
 def default_preset(task: str, agent: str) -> Preset:
     """The small-machine preset of a task if there is one, else settings of the nearest kind with that task's name."""
-    base = "pebble" if agent in ("pebble", "sac") else "prefppo"
+    text = agent in _ON_TEXT
+    base = agent if text else "pebble" if agent in ("pebble", "sac") else "prefppo"
     for preset in PRESETS.values():
         if (preset.task, preset.agent, preset.published) == (task, base, False):
             return preset
-    from dataclasses import replace
-
+    if text:
+        return _text(task, agent, *_ON_TEXT[agent], {})
     return replace(PRESETS["halfcheetah-small" if base == "pebble" else "cartpole-small"], task=task, agent=base)
 
 
 def default_agent(task: str) -> str:
-    """The agent of a task's small preset; without one PEBBLE, or PrefPPO where actions are discrete."""
+    """GRPO for text, else the agent of a task's small preset; without one PEBBLE, or PrefPPO for discrete actions."""
+    if any(spec.name == task for spec in TEXT_TASKS):
+        return "grpo"
     named = (preset.agent for preset in PRESETS.values() if preset.task == task and not preset.published)
     return next(named, "prefppo" if has_discrete_actions(task) else "pebble")
 

@@ -29,14 +29,20 @@ from prefenvs.agents.evaluation import EvalCallback, evaluate, write_csv
 from prefenvs.agents.preference_callback import HISTORY, PreferenceConfig
 from prefenvs.agents.presets import Preset, schedules
 from prefenvs.agents.reward_metrics import RewardMetricsCallback, check_metrics
+from prefenvs.agents.text.learner import TextLearner
+from prefenvs.agents.text.rewards import TextPreferenceConfig
+from prefenvs.agents.text.run import train_text
 from prefenvs.error import DamagedFile, RunMismatch, unknown_name
 from prefenvs.oracles import make_oracle
 from prefenvs.runs import Job, Outcome, Table, execute
 from prefenvs.tasks import TASKS
+from prefenvs.tasks.text import TEXT_TASKS
 from prefenvs.teacher import make_teacher
 
 BASELINES: dict[str, type[BaseAlgorithm]] = {"sac": SAC, "ppo": PPO}
 """SB3's own algorithms, which learn from the true reward."""
+TEXT = frozenset(spec.name for spec in TEXT_TASKS)
+"""Names of the text tasks."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +62,8 @@ class Run:
     def from_description(cls, description: Mapping[str, Any]) -> Run:
         """The run that `describe` described."""
         preset = dict(description["preset"])
-        preset["preferences"] = PreferenceConfig(**preset["preferences"])
+        kind = TextPreferenceConfig if writes_text(preset["agent"]) else PreferenceConfig
+        preset["preferences"] = kind(**preset["preferences"])
         settings = ("seed", "oracle", "teacher", "budget", "device")
         metrics = tuple(description.get("reward_metrics", ()))
         return cls(Preset(**preset), **{name: description[name] for name in settings}, reward_metrics=metrics)
@@ -106,7 +113,19 @@ def train(
     open_folder(run, folder, command)
     if (folder / "result.json").exists():
         return _read_json(folder / "result.json")
-    started = time.perf_counter()
+    if writes_text(preset.agent):
+        result = train_text(run, folder, progress=progress, quiet=quiet)
+    else:
+        result = _train_control(run, folder, progress=progress, quiet=quiet, clips=clips)
+    part = folder / "result.part"
+    part.write_text(json.dumps(result, indent=1), encoding="utf-8")
+    os.replace(part, folder / "result.json")
+    return result
+
+
+def _train_control(run: Run, folder: Path, *, progress: bool, quiet: bool, clips: int) -> dict[str, Any]:
+    """Train an SB3 algorithm, with a learned reward or the true one."""
+    preset, started = run.preset, time.perf_counter()
     env_id = TASKS[preset.task].id
     model = make_agent(run, folder, render_mode="rgb_array" if clips else None)
     preferences = getattr(model, "preferences", None)
@@ -155,9 +174,6 @@ def train(
     venv.close()
     if feedback is not None:
         feedback.close()
-    part = folder / "result.part"
-    part.write_text(json.dumps(result, indent=1), encoding="utf-8")
-    os.replace(part, folder / "result.json")
     return result
 
 
@@ -204,15 +220,24 @@ def check_names(run: Run) -> None:
     """Refuse unknown names before anything is written.
 
     Raises:
-        ValueError: for an unknown task, agent, oracle, teacher or metric.
+        ValueError: for an unknown task, agent, oracle, teacher or metric, or an agent that is not for the task.
     """
     if run.preset.task not in TASKS:
         raise unknown_name("env", run.preset.task, TASKS)
     if run.preset.agent not in (*AGENTS, *BASELINES):
         raise unknown_name("agent", run.preset.agent, (*AGENTS, *BASELINES))
+    text = run.preset.task in TEXT
+    if text != writes_text(run.preset.agent):
+        fitting = [name for name in (*AGENTS, *BASELINES) if writes_text(name) == text]
+        raise ValueError(
+            f"{run.preset.agent} {'does not write' if text else 'writes'} text, and {run.preset.task} is "
+            f"{'a' if text else 'no'} text task. Use --agent with one of: {', '.join(sorted(fitting))}."
+        )
     make_oracle(run.oracle, run.preset.task)
     make_teacher(run.teacher)
     check_metrics(run.reward_metrics)
+    if run.reward_metrics and text:
+        raise ValueError("reward_metrics compare rewards of steps; runs of text tasks write over_optimisation.csv.")
     if run.reward_metrics and run.preset.agent in BASELINES:
         raise ValueError(
             f"reward_metrics compare a learned reward with the true one, and {run.preset.agent} learns none."
@@ -241,6 +266,11 @@ def agent_class(agent: str) -> Any:
     """The class of an agent in AGENTS."""
     module, _, name = AGENTS[agent].partition(":")
     return getattr(importlib.import_module(module), name)
+
+
+def writes_text(agent: str) -> bool:
+    """Whether an agent is a learner of language models, for the text tasks."""
+    return agent in AGENTS and issubclass(agent_class(agent), TextLearner)
 
 
 def read_config(folder: Path) -> dict[str, Any]:

@@ -88,7 +88,8 @@ class Train:
     env: str | None = None
     """Task: an id such as prefenvs/Pendulum-v0, or its name. By default the preset's."""
     agent: str | None = None
-    """pebble, prefppo, or on the true reward sac, ppo. By default the preset's."""
+    """See `prefenvs list agents`; on the true reward sac and ppo. On text tasks ppo is token_ppo, which learns from
+    preferences. By default the preset's."""
     preset: str | None = None
     """Named settings; see `prefenvs list presets`. By default those of the task."""
     oracle: str = "partial_return"
@@ -98,7 +99,7 @@ class Train:
     budget: int | None = None
     """Queries that may be asked; by default the preset's number."""
     steps: int | None = None
-    """Environment steps; by default the preset's."""
+    """Environment steps, or completions or pairs of text; by default the preset's."""
     seed: int = 0
     """Seed of everything random; the first one if there are several."""
     seeds: int = 1
@@ -136,7 +137,14 @@ class Train:
             return self._print_seeds(outcome, out)
         out = self.out or Path("runs") / f"{name}-{self.seed}"
         result = train(runs[f"seed-{self.seed}"], out, command=command, progress=shown, clips=self.clips)
-        print(json.dumps(result, indent=1) if self.json else f"{_score(result)}; {out}")
+        if self.json:
+            print(json.dumps(result, indent=1))
+            return 0
+        if "after" in result:
+            from prefenvs.agents.text.run import summary
+
+            print(summary(result))
+        print(f"{_score(result)}; {out}")
         return 0
 
     def _print_seeds(self, outcome: Outcome, out: Path) -> int:
@@ -155,29 +163,32 @@ class Train:
         """The preset that is named, or that of the task, with the changes asked for."""
         from prefenvs.agents import AGENTS
         from prefenvs.agents.presets import PRESETS, default_agent, default_preset, has_discrete_actions
-        from prefenvs.agents.train import BASELINES
+        from prefenvs.agents.train import BASELINES, TEXT
 
         if self.preset is not None and self.preset not in PRESETS:
             raise unknown_name("preset", self.preset, PRESETS)
         task = task_name(self.env) if self.env else None
+        named = self.preset is not None and self.preset in PRESETS
+        on_text = (task or (PRESETS[str(self.preset)].task if named else "")) in TEXT
+        agent = "token_ppo" if on_text and self.agent == "ppo" else self.agent
         if self.preset is None and task is None:
             raise ValueError("give --env or --preset; `prefenvs list tasks` and `prefenvs list presets` name them.")
-        if self.agent is not None and self.agent not in (*AGENTS, *BASELINES):
-            raise unknown_name("agent", self.agent, (*AGENTS, *BASELINES))
+        if agent is not None and agent not in (*AGENTS, *BASELINES):
+            raise unknown_name("agent", agent, (*AGENTS, *BASELINES))
         if self.preset is not None:
             preset = PRESETS[self.preset]
             kinds = {"pebble": "off-policy", "sac": "off-policy", "prefppo": "on-policy", "ppo": "on-policy"}
-            mine, its = kinds.get(self.agent or preset.agent), kinds.get(preset.agent)
+            mine, its = (kinds.get(name, name) for name in (agent or preset.agent, preset.agent))
             if mine != its:
                 raise ValueError(
-                    f"preset {self.preset!r} has the settings of {preset.agent} ({its}), --agent {self.agent} needs "
-                    f"others. Leave --preset out: prefenvs train --env {preset.task} --agent {self.agent}."
+                    f"preset {self.preset!r} has the settings of {preset.agent} ({its}), --agent {agent} needs "
+                    f"others. Leave --preset out: prefenvs train --env {preset.task} --agent {agent}."
                 )
         else:
-            preset = default_preset(str(task), self.agent or default_agent(str(task)))
-        changes: dict[str, Any] = {"task": task, "agent": self.agent, "total_steps": self.steps}
+            preset = default_preset(str(task), agent or default_agent(str(task)))
+        changes: dict[str, Any] = {"task": task, "agent": agent, "total_steps": self.steps}
         preset = dataclasses.replace(preset, **{key: value for key, value in changes.items() if value is not None})
-        if preset.agent in ("pebble", "sac") and has_discrete_actions(preset.task):
+        if preset.agent in ("pebble", "sac") and preset.task not in TEXT and has_discrete_actions(preset.task):
             other = {"pebble": "prefppo", "sac": "ppo"}[preset.agent]
             raise ValueError(
                 f"{preset.agent} acts in continuous spaces only, {preset.task} is not. Use --agent {other}."
@@ -207,15 +218,18 @@ class Eval:
             raise ValueError("give one of --env (random play) and --run-folder (its agent).")
         from prefenvs.agents.evaluation import evaluate
 
-        policy = None
         task = task_name(self.env) if self.env else ""
-        if self.run_folder is not None:
-            from prefenvs.agents.train import read_config
+        if self.run_folder is None:
+            found = evaluate(None, TASKS[task].id, self.episodes)
+        else:
+            from prefenvs.agents.text.evaluation import evaluate_text
+            from prefenvs.agents.train import read_config, writes_text
 
             config = read_config(self.run_folder)
-            task = config["task"]
-            policy = _load_agent(config["agent"], self.run_folder / "agent.zip", task)
-        found = evaluate(policy, TASKS[task].id, self.episodes)
+            task, agent = config["task"], config["agent"]
+            policy = _load_agent(agent, self.run_folder / "agent.zip", task)
+            score = evaluate_text if writes_text(agent) else evaluate
+            found = score(policy, TASKS[task].id, self.episodes)
         if self.json:
             print(json.dumps(dataclasses.asdict(found)))
         else:
@@ -390,15 +404,17 @@ def _score(result: Mapping[str, Any]) -> str:
 def _load_agent(agent: str, path: Path, task: str) -> Any:
     import gymnasium as gym
 
-    from prefenvs.agents import PEBBLE, PrefPPO
+    from prefenvs.agents import AGENTS
+    from prefenvs.agents.train import agent_class, writes_text
     from prefenvs.tasks import TASKS
 
-    loaders: dict[str, Any] = {"pebble": PEBBLE, "prefppo": PrefPPO}
-    if agent not in loaders:
-        raise unknown_name("agent", agent, loaders, "Agents on the true reward are not kept.")
+    if agent not in AGENTS:
+        raise unknown_name("agent", agent, AGENTS, "Agents on the true reward are not kept.")
     if not path.is_file():
         raise ValueError(f"there is no {path}: the run has not finished. Go on with its own command, then score it.")
-    return loaders[agent].load(path, gym.make(TASKS[task].id))
+    env_id = TASKS[task].id
+    env = gym.make_vec(env_id, num_envs=64, view="completion") if writes_text(agent) else gym.make(env_id)
+    return agent_class(agent).load(path, env)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -5,9 +5,11 @@ import dataclasses
 import pytest
 
 from prefenvs.agents.presets import PRESETS, default_agent, default_preset, schedules
-from prefenvs.agents.train import Run, make_agent
+from prefenvs.agents.text.run import make_text_agent
+from prefenvs.agents.train import TEXT, Run, make_agent
 from prefenvs.tasks import TASKS
 
+TINY = {"layers": 1, "width": 8, "heads": 2, "steps": 1, "cache": False}
 # B-Pref's scripts: task, steps, environments, rate, batch, budget, sessions, steps of the last session.
 BPREF = {
     "bpref-walker-walk": ("WalkerWalk", 500_000, 1, 5e-4, 1024, 500, 10, 190_000),
@@ -34,6 +36,11 @@ def test_a_preset_makes_its_agent(name):
     preset = PRESETS[name]
     if TASKS[preset.task].extra == "dmc":
         pytest.importorskip("dm_control", reason="needs the dmc extra")
+    if TASKS[preset.task].name in TEXT:
+        learner = make_text_agent(Run(dataclasses.replace(preset, extra={"policy_kwargs": TINY}), device="cpu"))
+        assert dataclasses.asdict(learner.config).items() >= dict(preset.algorithm).items()
+        assert (learner.preferences, learner.envs.num_envs) == (preset.preferences, preset.num_envs)
+        return
     small = {"policy_kwargs": {"net_arch": [4]}}
     small |= {"buffer_size": 10} if preset.agent == "pebble" else {"batch_size": 100, "n_steps": 100}
     preset = dataclasses.replace(preset, num_envs=1, algorithm={**preset.algorithm, **small})

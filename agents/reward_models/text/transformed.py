@@ -105,23 +105,27 @@ class TransformedReward:
         if references is not None:
             count = references.completions.shape[1]
             shown = references.prompts.repeat_interleave(count, 0)
-            self._reference_rewards = self._aggregated(shown, references.completions.flatten(0, 1)).view(-1, count)
+            self._reference_rewards = self.aggregated(shown, references.completions.flatten(0, 1)).view(-1, count)
 
     @torch.no_grad()
     def __call__(self, prompts: Tensor, completions: Tensor) -> Tensor:
-        """(n,) transformed reward of completions (n, T) of prompts (n, P).
+        """(n,) transformed reward of completions (n, T) of prompts (n, P): `shaped` of what is `aggregated`."""
+        return self.shaped(self.aggregated(prompts, completions), prompts)
+
+    def shaped(self, rewards: Tensor, prompts: Tensor) -> Tensor:
+        """(n,) shaped form of aggregated rewards (n,) of completions of prompts (n, P), which then count as seen.
 
         Raises:
             ValueError: if the transform reads references and there are none, of any prompt or of one of these.
         """
-        rewards, compared = self._aggregated(prompts, completions), None
+        compared = None
         if self.references is not None and self._reference_rewards is not None:
             compared = self._reference_rewards[self.references.rows(prompts)]
         self.running = RunningRewards.of(rewards) if self.running is None else self.running.updated(rewards)
         return REWARD_TRANSFORMS[self.transform](rewards, RewardContext(compared, self.running), **self.options)
 
     @torch.no_grad()
-    def _aggregated(self, prompts: Tensor, completions: Tensor) -> Tensor:
+    def aggregated(self, prompts: Tensor, completions: Tensor) -> Tensor:
         """(n,) rewards over members, before shaping."""
         parts = zip(prompts.split(self.batch), completions.split(self.batch), strict=True)
         members = torch.cat([self.model.members(*part) for part in parts], 1)

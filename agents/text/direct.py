@@ -1,0 +1,182 @@
+"""Direct alignment: a policy from pairs of completions by any pair loss, without a reward model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from prefenvs.agents.checkpoint import Arrays
+from prefenvs.agents.text.learner import TextConfig, TextLearner
+from prefenvs.agents.text.losses import PAIR_LOSSES, PairLogps
+from prefenvs.agents.text.losses.margins import updated_reward_margin
+from prefenvs.agents.text.losses.unpaired import kto_reference_kl, updated_shift
+from prefenvs.agents.text.pair_logps import READS, mismatched_ratios, pair_logps, with_reference
+from prefenvs.agents.text.preference_pairs import PreferencePairs, ask_pairs
+from prefenvs.agents.text.rewards import Reward, TextPreferenceConfig, score
+from prefenvs.error import unknown_name
+
+KEPT = {"bco": "shift", "beta_dpo": "usual_reward_margin"}
+"""Losses with an argument that is a running mean, which the learner keeps from batch to batch."""
+QUANTILES = ("aot", "aot_unpaired")
+"""Losses whose rows are quantiles of the batch and not pairs, so that pairs cannot be weighed."""
+
+
+@dataclass(frozen=True)
+class DirectConfig(TextConfig):
+    """Direct alignment from pairs of completions."""
+
+    batch_size: int = 64
+    """Pairs a step."""
+    options: Mapping[str, float] = field(default_factory=dict)
+    """Options of the loss, beta for one; by default its own."""
+
+
+class DirectAlignment(TextLearner):
+    """Trains a policy on preferred and rejected completions by a loss of PAIR_LOSSES. Rafailov et al. 2023 (DPO).
+
+    Example:
+        >>> import gymnasium as gym, prefenvs
+        >>> envs = gym.make_vec("prefenvs/TextEnum-v0", num_envs=64, view="completion", budget=200)
+        >>> small = {"layers": 1, "width": 16, "heads": 2, "steps": 50, "cache": False}
+        >>> learner = DirectAlignment("decoder", envs, loss="ipo", policy_kwargs=small, seed=0).learn(640)
+        >>> prefenvs.feedback(envs).asked, learner.num_timesteps >= 640
+        (200, True)
+    """
+
+    unit = "pairs"
+    config_class = DirectConfig
+    config: DirectConfig
+    default_loss: ClassVar[str] = "dpo"
+
+    def __init__(
+        self,
+        policy: Any,
+        env: Any,
+        *,
+        loss: str | None = None,
+        config: DirectConfig | None = None,
+        pairs: PreferencePairs | None = None,
+        reward: Reward | None = None,
+        guide: Any = None,
+        preferences: TextPreferenceConfig | None = None,
+        **learner: Any,
+    ) -> None:
+        """Make a learner.
+
+        Args:
+            policy: "decoder" or a LanguageModel.
+            env: a batch of a text task; see TextLearner.
+            loss: name in PAIR_LOSSES, "dpo" by default.
+            config: settings.
+            pairs: to learn from; None to ask the environment's teacher about what the reference writes.
+            reward: scores both completions, for losses that read scores (odpo, infonca).
+            guide: a policy trained before, for the loss tgdpo.
+            preferences: what to ask; no reward is fitted here.
+            **learner: as TextLearner.
+
+        Raises:
+            ValueError: for an unknown loss, or one that lacks `reward` or `guide`.
+        """
+        self.loss = loss or self.default_loss
+        if self.loss not in PAIR_LOSSES:
+            raise unknown_name("loss", self.loss, PAIR_LOSSES)
+        self.reads = READS.get(self.loss)
+        missing = {"scores": ("reward", reward), "guide": ("guide", guide)}.get(self.reads or "", ("", True))
+        if missing[1] is None:
+            raise ValueError(f"loss={self.loss!r} reads {self.reads} and has none. Pass {missing[0]}=.")
+        self.reward, self.guide, self.pairs = reward, guide, pairs
+        self.preferences = preferences or TextPreferenceConfig()
+        super().__init__(policy, env, config=config, **learner)
+        self._kept = torch.zeros((), device=self.device)
+        self._order = torch.zeros(0, dtype=torch.int64)
+
+    def _prepare(self) -> None:
+        rng = torch.Generator().manual_seed(self.seed + 1)  # not the learner's own, so that a resumed run can ask again
+        pairs = (self._collect(rng) if self.pairs is None else self.pairs).to(self.device)
+        if self.reads == "sampled" and pairs.sampled is None:
+            tokens = self.reference.sample(pairs.prompts, self.language.max_new_tokens, rng).tokens
+            pairs = PreferencePairs(**{**vars(pairs), "sampled": tokens})
+        if self.reads == "scores" and pairs.scores is None:
+            assert self.reward is not None
+            both = [score(self.reward, pairs.prompts, side) for side in (pairs.chosen, pairs.rejected)]
+            pairs = PreferencePairs(**{**vars(pairs), "scores": torch.stack(both, 1)})
+        if self.loss == "odpo":  # it reads how much better the chosen one is
+            assert pairs.scores is not None
+            pairs = pairs[pairs.scores[:, 0] > pairs.scores[:, 1]]
+        if self.loss in QUANTILES:
+            pairs = pairs[pairs.weight == 1]
+        if not len(pairs):
+            raise ValueError("there is no pair to learn from: all questions were skipped, tied or left out.")
+        self.pairs = with_reference(self.reference, pairs)
+
+    def _collect(self, rng: torch.Generator) -> PreferencePairs:
+        """The pairs to learn from, where none were given."""
+        return PreferencePairs.of(*ask_pairs(self, self.preferences.queries, rng), self.language)
+
+    def proxy(self, prompts: Tensor, completions: Tensor) -> Tensor | None:
+        """(n,) reward of completions, where there is one."""
+        return None if self.reward is None else score(self.reward, prompts, completions)
+
+    def _iterate(self) -> None:
+        pairs = self._next_batch()
+        logps = pair_logps(self.policy, self.reference, pairs, self.reads, self.guide)
+        losses = PAIR_LOSSES[self.loss](logps, **self.config.options, **self._running(pairs))
+        loss = (pairs.weight * losses).sum() / pairs.weight.sum()
+        norm = self.descend(loss)
+        self._keep(logps)
+        self.num_timesteps += len(pairs)
+        self._log(loss, norm, logps)
+
+    def _next_batch(self) -> PreferencePairs:
+        """The next pairs of a shuffled pass over all; the last of a pass may be fewer."""
+        assert self.pairs is not None
+        if not len(self._order):
+            self._order = torch.randperm(len(self.pairs), generator=self.rng)
+        index, self._order = self._order.split(
+            [size := min(self.config.batch_size, len(self._order)), len(self._order) - size]
+        )
+        return self.pairs[index.to(self.device)]
+
+    def _running(self, pairs: PreferencePairs) -> dict[str, Any]:
+        """Arguments of the loss that depend on other batches, or on other pairs of this one."""
+        if self.loss == "kto_pair":
+            return {"reference_kl": kto_reference_kl(mismatched_ratios(self.policy, self.reference, pairs))}
+        return {KEPT[self.loss]: self._kept} if self.loss in KEPT else {}
+
+    def _keep(self, logps: PairLogps) -> None:
+        beta = self.config.options.get("beta", 0.1)
+        if self.loss == "bco":
+            self._kept = updated_shift(self._kept, logps.chosen_ratio, logps.rejected_ratio, beta=beta)
+        if self.loss == "beta_dpo":
+            self._kept = torch.as_tensor(updated_reward_margin(self._kept, logps, beta=beta))
+
+    @torch.no_grad()
+    def _log(self, loss: Tensor, norm: Tensor, logps: PairLogps) -> None:
+        facts = {
+            "loss": loss,
+            "grad_norm": norm,
+            "margin": logps.margin.mean(),
+            "accuracy": (logps.margin > 0).float().mean(),
+            "chosen_ratio": logps.chosen_ratio.mean(),
+            "rejected_ratio": logps.rejected_ratio.mean(),
+        }
+        for name, value in facts.items():
+            self.logger.record_mean(f"train/{name}", float(value))
+
+    def _own_settings(self) -> dict[str, Any]:
+        return {"loss": self.loss, "preferences": vars(self.preferences)}
+
+    @classmethod
+    def _own_arguments(cls, own: dict[str, Any]) -> dict[str, Any]:
+        return {**own, "preferences": TextPreferenceConfig(**own["preferences"])}
+
+    def _own_state(self) -> Arrays:
+        return {"kept": self._kept.cpu().numpy(), "order": self._order.numpy()}
+
+    def _load_own_state(self, state: Arrays) -> None:
+        self._kept = torch.as_tensor(state["kept"], device=self.device)
+        self._order = torch.as_tensor(state["order"])

@@ -1,0 +1,122 @@
+"""What a policy of language is worth by the true reward, beside the reward it was trained on and its KL."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch
+
+from prefenvs.agents.evaluation import FIRST_SEED, EvalCallback, Evaluation, write_csv
+from prefenvs.tasks.text.lm import completion_mask
+
+CURVE = ("step", "gold", "proxy", "kl")
+"""Columns of the over-optimisation curve: true reward, reward trained on, and KL to the reference in nats."""
+SHOWN = 4
+"""Completions that are kept to be read."""
+
+
+@dataclass(frozen=True)
+class TextEvaluation(Evaluation):
+    """True rewards of completions, `mean` and `sd`, and what went with them."""
+
+    split: str
+    """Of the prompts: "test", or "train" where the task has no others."""
+    proxy: float | None
+    """Mean reward that is trained on; None where there is no such reward."""
+    kl: float
+    """Mean log pi/ref in nats, an estimate of KL(pi || ref)."""
+    length: float
+    """Mean number of tokens, the end counted."""
+    train_mean: float
+    """Mean true reward on the prompts that were trained on; `mean` where there are no others."""
+    examples: tuple[tuple[str, str, float], ...]
+    """Some prompts, completions and true rewards."""
+
+
+def evaluate_text(learner: Any, env_id: str, completions: int = 512) -> TextEvaluation:
+    """Complete prompts with the true reward shown. The same prompts and draws every time.
+
+    Args:
+        learner: of language models.
+        env_id: id of a text task.
+        completions: how many; all prompts get as many, but for a remainder.
+    """
+    language = learner.language
+    split = "test" if language.test_prompts else "train"
+    prompts, tokens, rewards, success = _judged(learner, env_id, split, completions)
+    proxy = learner.proxy(prompts, tokens)
+    texts = (
+        (language.decode(prompts[row].cpu().numpy()), language.decode(tokens[row].cpu().numpy()), float(rewards[row]))
+        for row in range(min(SHOWN, completions))
+    )
+    mask = completion_mask(tokens, language.eos, language.pad)
+    return TextEvaluation(
+        mean=float(rewards.mean()),
+        sd=float(rewards.std()),
+        episodes=completions,
+        success=None if success is None else float(success.mean()),
+        split=split,
+        proxy=None if proxy is None else float(proxy.mean()),
+        kl=float(learner.log_ratios(prompts, tokens).mean()),
+        length=float(mask.sum(-1).float().mean()),
+        train_mean=float((_judged(learner, env_id, "train", completions)[2] if split == "test" else rewards).mean()),
+        examples=tuple(texts),
+    )
+
+
+def _judged(
+    learner: Any, env_id: str, split: str, n: int
+) -> tuple[torch.Tensor, torch.Tensor, np.ndarray, np.ndarray | None]:
+    """Prompts (n, P) of a split, their completions (n, T), and the (n,) true reward and success of these."""
+    ids = np.resize(learner.language.prompts(split), n)
+    envs = gym.make_vec(env_id, num_envs=n, view="completion", evaluation=True)
+    envs.reset(seed=FIRST_SEED, options={"prompt_id": ids})
+    prompts = torch.as_tensor(learner.language.prompt_tokens[ids], device=learner.device)
+    tokens = learner.complete(prompts, torch.Generator().manual_seed(FIRST_SEED))
+    _, rewards, _, _, infos = envs.step(tokens.cpu().numpy())
+    envs.close()
+    return prompts, tokens, rewards, infos.get("success")
+
+
+class TextEvalCallback(EvalCallback):
+    """Logs true reward, proxy and KL every so many completions or pairs, and keeps the curve."""
+
+    def __init__(self, env_id: str, every: int, completions: int = 256, folder: Path | None = None) -> None:
+        """Evaluate on `env_id`.
+
+        Args:
+            env_id: id of a text task.
+            every: completions or pairs between evaluations.
+            completions: a time.
+            folder: gets evaluations.csv and over_optimisation.csv, or None.
+        """
+        super().__init__(env_id, every, completions, None if folder is None else folder / "evaluations.csv")
+        self.folder = folder
+        self.over_optimisation = np.zeros((0, len(CURVE)))
+        """(evaluations, 4) with the columns of CURVE; the proxy is nan where there is none."""
+
+    def evaluate(self, episodes: int | None = None) -> TextEvaluation:
+        """Evaluate now."""
+        found = evaluate_text(self.model, self.env_id, episodes or self.episodes)
+        self.curve = np.vstack([self.curve, [self.num_timesteps, found.mean, found.sd, found.episodes]])
+        proxy = np.nan if found.proxy is None else found.proxy
+        row = (self.num_timesteps, found.mean, proxy, found.kl)
+        self.over_optimisation = np.vstack([self.over_optimisation, row])
+        for name, value in zip(("true_return", "proxy", "kl"), row[1:], strict=True):
+            self.logger.record(f"eval/{name}", value)
+        if self.folder is not None:
+            write_csv(self.folder / "evaluations.csv", ("step", "true_return", "sd", "episodes"), self.curve)
+            write_csv(self.folder / "over_optimisation.csv", CURVE, self.over_optimisation)
+        return found
+
+    def state(self) -> dict[str, np.ndarray]:
+        """The curves so far."""
+        return {"curve": self.curve, "over_optimisation": self.over_optimisation}
+
+    def load_state(self, state: dict[str, np.ndarray]) -> None:
+        """Put the curves back."""
+        self.curve, self.over_optimisation = state["curve"], state["over_optimisation"]

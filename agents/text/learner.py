@@ -1,0 +1,382 @@
+"""What every learner of language models is: SB3's surface around a policy, its reference and one optimiser."""
+
+from __future__ import annotations
+
+import copy
+import json
+import zipfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import gymnasium as gym
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.numpy import load as load_bytes
+from safetensors.numpy import save as save_bytes
+from stable_baselines3.common.callbacks import BaseCallback, CallbackList, ConvertCallback
+from stable_baselines3.common.logger import Logger
+from stable_baselines3.common.utils import configure_logger, get_device
+from torch import Tensor, nn
+
+from prefenvs.agents.checkpoint import Arrays, load_module, load_optimizer, module_state, optimizer_state, under
+from prefenvs.agents.text.progress import ProgressBar
+from prefenvs.agents.text.rollouts import Written, prompts_of, write
+from prefenvs.error import DamagedFile, RunMismatch
+from prefenvs.tasks.text import language_of
+from prefenvs.tasks.text.lm import Decoder, pretrain
+
+_SHAPE = ("vocab_size", "context", "layers", "width", "heads", "eos", "pad")
+
+
+@dataclass(frozen=True)
+class TextConfig:
+    """Settings that all learners of language models share."""
+
+    learning_rate: float | str = 1e-4
+    """Adam's; "lin_1e-3" falls linearly to 0 over the run."""
+    max_grad_norm: float = 1.0
+    """Gradients longer than this are shortened to it."""
+
+
+class TextLearner:
+    """Base of the learners: subclasses say what one iteration of `learn` does, and what else they train.
+
+    `num_timesteps` counts `unit`, what `learn(total)` is given in.
+    """
+
+    unit: ClassVar[str] = "completions"
+    config_class: ClassVar[type[TextConfig]] = TextConfig
+
+    def __init__(
+        self,
+        policy: Any,
+        env: Any,
+        *,
+        config: TextConfig | None = None,
+        policy_kwargs: Mapping[str, Any] | None = None,
+        seed: int = 0,
+        device: torch.device | str = "auto",
+        tensorboard_log: str | None = None,
+        verbose: int = 0,
+    ) -> None:
+        """Make a learner.
+
+        Args:
+            policy: "decoder", pre-trained on the task's demonstrations, or any LanguageModel, trained in place.
+            env: from `gym.make_vec("prefenvs/...", num_envs=N, view="completion")`: N completions a rollout.
+            config: settings of the method, `config_class`.
+            policy_kwargs: of `pretrain`: layers, width, steps and the like.
+            seed: of everything drawn here; also of a "decoder".
+            device: cpu, cuda or auto.
+            tensorboard_log: folder of TensorBoard's logs, or None.
+            verbose: 1 prints what is logged.
+
+        Raises:
+            TypeError: for an environment that does not write whole completions in batches, or another kind of config.
+        """
+        self.config = self.config_class() if config is None else config
+        if not isinstance(self.config, self.config_class):
+            raise TypeError(f"config={config!r} is not a {self.config_class.__name__}.")
+        self.envs, self.language = _checked(env), language_of(env)
+        self.device, self.seed, self.verbose = get_device(device), seed, verbose
+        self.policy_kwargs = dict(policy_kwargs or {})
+        if isinstance(policy, str) and policy != "decoder":
+            raise ValueError(f"policy={policy!r} is not known. Expected 'decoder' or a LanguageModel.")
+        model = pretrain(self.language, seed=seed, **self.policy_kwargs) if isinstance(policy, str) else policy
+        self.policy: Any = model.to(self.device)
+        self.reference: Any = copy.deepcopy(model).requires_grad_(False)
+        """The policy at the beginning, which stays."""
+        self.num_timesteps = 0
+        self.tensorboard_log = tensorboard_log
+        self._total_timesteps = 0
+        self._logger: Logger | None = None
+        self._prepared = False
+        self.rng = torch.Generator().manual_seed(seed)
+        """Of prompts, completions and minibatches; on the CPU, so that they do not depend on the device."""
+        self.optimizer = torch.optim.Adam([{"params": list(module.parameters())} for module in self.trained().values()])
+        self.envs.reset(seed=seed)
+
+    # What a subclass fills.
+
+    def _prepare(self) -> None:
+        """Once, before the first iteration."""
+
+    def _iterate(self) -> None:
+        """Learn a little, and count it in `num_timesteps`."""
+        raise NotImplementedError
+
+    def trained(self) -> dict[str, nn.Module]:
+        """The modules that the optimiser trains, the policy first."""
+        return {"policy": self.policy}
+
+    def _own_state(self) -> Arrays:
+        """What else changes as it learns, as named arrays."""
+        return {}
+
+    def _load_own_state(self, state: Arrays) -> None:
+        """Put back what `_own_state` gave."""
+
+    # SB3's surface.
+
+    @property
+    def logger(self) -> Logger:
+        """Where `learn` writes; TensorBoard's too if `tensorboard_log` is set."""
+        assert self._logger is not None, "the logger is made by learn(), or given by set_logger()"
+        return self._logger
+
+    def set_logger(self, logger: Logger) -> None:
+        """Log there in place of the default."""
+        self._logger = logger
+
+    def get_env(self) -> Any:
+        """The batch of environments."""
+        return self.envs
+
+    def learn(
+        self,
+        total_timesteps: int,
+        callback: Any = None,
+        log_interval: int = 1,
+        tb_log_name: str = "run",
+        reset_num_timesteps: bool = True,
+        progress_bar: bool = False,
+    ) -> Self:
+        """Train until `total_timesteps` more of `unit` are counted; in whole iterations.
+
+        Args:
+            total_timesteps: in `unit`.
+            callback: SB3's callbacks, which see each iteration as a step, a list of them or a function.
+            log_interval: iterations between writings of the log.
+            tb_log_name: name of the run in TensorBoard.
+            reset_num_timesteps: count from 0; False goes on, and so does a learning rate that falls.
+            progress_bar: show one.
+        """
+        self.num_timesteps = 0 if reset_num_timesteps else self.num_timesteps
+        self._total_timesteps = self.num_timesteps + total_timesteps
+        if self._logger is None:
+            self._logger = configure_logger(self.verbose, self.tensorboard_log, tb_log_name, reset_num_timesteps)
+        parts = [_as_callback(callback), *([ProgressBar()] if progress_bar else [])]
+        calls = CallbackList([part for part in parts if part is not None])
+        calls.init_callback(self)  # type: ignore[arg-type]
+        calls.on_training_start(locals(), globals())
+        self.prepare()
+        iteration, going = 0, True
+        while going and self.num_timesteps < self._total_timesteps:
+            calls.on_rollout_start()
+            self._set_learning_rate()
+            self._iterate()
+            iteration += 1
+            calls.update_locals(locals())
+            going = calls.on_step()
+            calls.on_rollout_end()
+            if iteration % log_interval == 0:
+                self.logger.record(f"time/{self.unit}", self.num_timesteps)
+                self.logger.dump(self.num_timesteps)
+        calls.on_training_end()
+        return self
+
+    def prepare(self) -> None:
+        """Ask and fit what has to be there before the first iteration; `learn` does it. A second call does nothing."""
+        if not self._prepared:
+            self._prepare()
+            self._prepared = True
+
+    def predict(
+        self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = False
+    ) -> tuple[np.ndarray, None]:
+        """Complete what a reset shows, one observation or a batch; `deterministic` takes the likeliest tokens.
+
+        Returns:
+            (T,) or (n, T) completions, and None.
+        """
+        shown = prompts_of(observation, self.language)
+        prompts = torch.as_tensor(shown if shown.ndim == 2 else shown[None], device=self.device)
+        tokens = self.complete(prompts, self.rng, deterministic=deterministic).cpu().numpy()
+        return (tokens if shown.ndim == 2 else tokens[0]), None
+
+    def complete(self, prompts: Tensor, rng: torch.Generator, *, deterministic: bool = False) -> Tensor:
+        """(n, T) completions of prompts (n, P)."""
+        temperature = 0.0 if deterministic else 1.0
+        return self.policy.sample(prompts, self.language.max_new_tokens, rng, temperature).tokens
+
+    def proxy(self, prompts: Tensor, completions: Tensor) -> Tensor | None:
+        """(n,) reward of completions (n, T) that this learner is trained on; None where there is none."""
+        return None
+
+    @torch.no_grad()
+    def log_ratios(self, prompts: Tensor, completions: Tensor) -> Tensor:
+        """(n,) log pi/ref in nats of completions (n, T) that this learner wrote; their mean estimates the KL."""
+        return (self.policy.logprobs(prompts, completions) - self.reference.logprobs(prompts, completions)).sum(-1)
+
+    def save(self, path: str | Path) -> None:
+        """Write a zip of JSON and safetensors: settings, policy, reference, optimiser and generators."""
+        path = _with_ending(path)
+        shape = {name: _shape_of(self.policy)[name] for name in _SHAPE} if isinstance(self.policy, Decoder) else None
+        facts = {
+            "class": type(self).__name__,
+            "config": asdict(self.config),
+            "decoder": shape,
+            "seed": self.seed,
+            "policy_kwargs": self.policy_kwargs,
+            "own": self._own_settings(),
+        }
+        arrays = {key: np.asarray(array, order="C") for key, array in self.state().items()}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("agent.json", json.dumps(facts, indent=1))
+            archive.writestr("agent.safetensors", save_bytes(arrays))
+
+    def _own_settings(self) -> dict[str, Any]:
+        """Further arguments of the constructor, as JSON."""
+        return {}
+
+    @classmethod
+    def _own_arguments(cls, own: dict[str, Any]) -> dict[str, Any]:
+        """Arguments of the constructor from what `_own_settings` gave."""
+        return own
+
+    @classmethod
+    def load(
+        cls, path: str | Path, env: Any, *, policy: Any = None, device: torch.device | str = "auto", **changes: Any
+    ) -> Self:
+        """Read what `save` wrote.
+
+        Args:
+            path: the zip.
+            env: to go on learning in, or to say what the words are.
+            policy: a LanguageModel of the same architecture, where it was trained with one of your own.
+            device: cpu, cuda or auto.
+            **changes: arguments of the constructor in place of the saved ones, and those that JSON lacks.
+
+        Raises:
+            DamagedFile: if the file cannot be read.
+            RunMismatch: if it holds another kind of agent, or weights that do not fit.
+            ValueError: if it was trained with a LanguageModel of your own, and `policy` is missing.
+        """
+        path = _with_ending(path)
+        try:
+            with zipfile.ZipFile(path) as archive:
+                facts = json.loads(archive.read("agent.json"))
+                arrays = load_bytes(archive.read("agent.safetensors"))
+            name, shape, seed = facts["class"], facts["decoder"], int(facts["seed"])
+            if name == cls.__name__:
+                config = cls.config_class(**_tuples(cls.config_class, facts["config"]))
+                own = cls._own_arguments(dict(facts["own"]))
+        except (zipfile.BadZipFile, KeyError, TypeError, ValueError, SafetensorError) as error:
+            raise DamagedFile(f"{path} cannot be read as an agent ({error}). It was left as it is.") from error
+        if name != cls.__name__:
+            raise RunMismatch(f"{path} holds a {name}; load it with {name}.load.")
+        if policy is None and shape is None:
+            raise ValueError(
+                f"{path} was trained with a language model of your own. Pass it: load(path, env, policy=...)."
+            )
+        arguments = {"config": config, "seed": seed, "policy_kwargs": facts["policy_kwargs"], **own, **changes}
+        learner = cls(policy or Decoder(**shape), env, device=device, **arguments)
+        learner.load_state(arrays)
+        return learner
+
+    # Resuming.
+
+    def state(self) -> Arrays:
+        """Everything that a resumed run needs, as named arrays."""
+        modules = {**self.trained(), "reference": self.reference}
+        state = {
+            f"{name}/{key}": array for name, module in modules.items() for key, array in module_state(module).items()
+        }
+        state |= {f"optimizer/{key}": array for key, array in optimizer_state(self.optimizer).items()}
+        state |= {f"own/{key}": np.asarray(array) for key, array in self._own_state().items()}
+        return state | {"rng": self.rng.get_state().numpy(), "num_timesteps": np.array(self.num_timesteps)}
+
+    def load_state(self, state: Arrays) -> None:
+        """Put back what `state` gave.
+
+        Raises:
+            RunMismatch: if it belongs to other networks.
+        """
+        for name, module in {**self.trained(), "reference": self.reference}.items():
+            load_module(module, under(name, state))
+        load_optimizer(self.optimizer, under("optimizer", state))
+        self._load_own_state(under("own", state))
+        self.rng.set_state(torch.as_tensor(np.array(state["rng"])))
+        self.num_timesteps = int(state["num_timesteps"])
+
+    # What subclasses are made of.
+
+    def write(self, prompt_ids: np.ndarray, policy: Any = None, rng: torch.Generator | None = None) -> Written:
+        """Complete prompts (N,) in the environments, with the policy of this learner unless another is given."""
+        return write(self.envs, self.language, policy or self.policy, prompt_ids, rng or self.rng)
+
+    def groups(self, size: int) -> int:
+        """How many groups of `size` completions a rollout has.
+
+        Raises:
+            ValueError: if the number of environments is no multiple of `size`.
+        """
+        count, rest = divmod(self.envs.num_envs, size)
+        if rest:
+            raise ValueError(
+                f"num_envs={self.envs.num_envs} completions a rollout are no whole groups of {size}. "
+                "Make the environments with a multiple."
+            )
+        return count
+
+    def draw_prompts(self, group: int, rng: torch.Generator | None = None) -> np.ndarray:
+        """(N,) numbers of prompts of the split "train", each `group` times in a row."""
+        known = self.language.prompts("train")
+        drawn = torch.randint(len(known), (self.groups(group),), generator=rng or self.rng)
+        return np.repeat(known[drawn.numpy()], group)
+
+    def descend(self, loss: Tensor) -> Tensor:
+        """One step of the optimiser; returns the () length of the gradient before it was shortened."""
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+        norm = nn.utils.clip_grad_norm_(parameters, self.config.max_grad_norm)
+        self.optimizer.step()
+        return norm
+
+    def _rates(self) -> list[float | str]:
+        """The learning rate of each of `trained()`."""
+        return [self.config.learning_rate]
+
+    def _set_learning_rate(self) -> None:
+        left = 1.0 - self.num_timesteps / self._total_timesteps
+        for group, rate in zip(self.optimizer.param_groups, self._rates(), strict=True):
+            linear = isinstance(rate, str)
+            group["lr"] = float(str(rate).removeprefix("lin_")) * (left if linear else 1.0)
+        self.logger.record("train/learning_rate", self.optimizer.param_groups[0]["lr"])
+
+
+def _checked(env: Any) -> Any:
+    """The batch of environments, refused where it does not write whole completions."""
+    envs = gym.make_vec(env, num_envs=64, view="completion") if isinstance(env, str) else env
+    space = getattr(envs, "single_action_space", None)
+    if not isinstance(space, gym.spaces.MultiDiscrete):
+        raise TypeError(
+            f"{env} does not write whole completions in batches. Make it with "
+            'gym.make_vec("prefenvs/TextEnum-v0", num_envs=64, view="completion").'
+        )
+    return envs
+
+
+def _as_callback(callback: Any) -> BaseCallback | None:
+    if isinstance(callback, list):
+        return CallbackList(callback)
+    return callback if callback is None or isinstance(callback, BaseCallback) else ConvertCallback(callback)
+
+
+def _shape_of(decoder: Decoder) -> dict[str, int]:
+    return {**vars(decoder), "layers": len(decoder.blocks)}
+
+
+def _tuples(cls: type[Any], values: dict[str, Any]) -> dict[str, Any]:
+    """Settings from JSON, whose lists were tuples; unknown names are refused by the dataclass."""
+    known = {field.name for field in fields(cls)}
+    return {name: tuple(v) if isinstance(v, list) and name in known else v for name, v in values.items()}
+
+
+def _with_ending(path: str | Path) -> Path:
+    return Path(path) if Path(path).suffix else Path(path).with_suffix(".zip")

@@ -1,0 +1,291 @@
+"""The one loop of the online methods: write completions, score them, turn scores into targets, take gradient steps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from prefenvs.agents.checkpoint import Arrays, load_module, module_state, under
+from prefenvs.agents.reward_models.text import References, TransformedReward, WinRate
+from prefenvs.agents.reward_transforms import OF_MEMBERS, OF_STEPS, REWARD_TRANSFORMS, RunningRewards
+from prefenvs.agents.text.kl_control import adaptive_kl, adaptive_kl_per_batch
+from prefenvs.agents.text.learner import TextConfig, TextLearner
+from prefenvs.agents.text.preference_pairs import ask_pairs
+from prefenvs.agents.text.rewards import OneMember, Reward, TextPreferenceConfig, learn_reward, new_reward_model
+from prefenvs.error import unknown_name
+from prefenvs.vector_env import EvaluationVectorEnv
+
+CONTROLLERS = ("fixed", "adaptive", "adaptive_per_batch")
+"""How beta follows the KL: not at all, Ziegler et al. 2019 (a completion), Ramamurthy et al. 2022 (a batch)."""
+
+
+@dataclass(frozen=True)
+class OnlineConfig(TextConfig):
+    """Settings that all online methods share."""
+
+    beta: float = 0.05
+    """Weight of the KL to the reference, in units of reward a nat."""
+    group: int = 4
+    """Completions of a prompt in a rollout; the environments are a multiple of it."""
+    epochs: int = 1
+    """Passes over a rollout."""
+    batch_size: int | None = None
+    """Completions a gradient step, in whole groups; None for the whole rollout."""
+    kl_controller: str = "fixed"
+    """fixed, adaptive or adaptive_per_batch."""
+    kl_target: float = 6.0
+    """KL in nats a completion that the adaptive controllers hold."""
+    kl_horizon: int = 10_000
+    """Completions over which "adaptive" acts."""
+    aggregate: str = "mean"
+    """How members of a reward ensemble become one number, a name in OF_MEMBERS of `reward_transforms`."""
+    transform: str = "identity"
+    """How the reward is shaped, a name in REWARD_TRANSFORMS."""
+    transform_options: Mapping[str, Any] = field(default_factory=dict)
+    """Options of the transform."""
+    aggregate_options: Mapping[str, Any] = field(default_factory=dict)
+    """Options of the aggregate."""
+    references: int = 0
+    """Completions of the reference a prompt whose rewards the transform compares with."""
+
+
+@dataclass(frozen=True, eq=False)
+class Experience:
+    """n completions with all that the losses read; rows of one group stand together."""
+
+    prompts: Tensor
+    """(n, P) int64."""
+    tokens: Tensor
+    """(n, T) int64."""
+    mask: Tensor
+    """(n, T) bool."""
+    logps: Tensor
+    """(n, T) log-probability of each token in nats under the policy that wrote it; 0 on padding."""
+    reference_logps: Tensor
+    """(n, T) the same under the reference."""
+    proxy: Tensor
+    """(n,) reward before shaping."""
+    rewards: Tensor
+    """(n,) reward to learn from."""
+    targets: dict[str, Tensor] = field(default_factory=dict)
+    """(n, ...) what the method made of it."""
+
+    def __getitem__(self, rows: Tensor) -> Experience:
+        parts = {name: value[rows] for name, value in vars(self).items() if name != "targets"}
+        return Experience(**parts, targets={name: value[rows] for name, value in self.targets.items()})
+
+    def sequence_rewards(self, beta: float) -> Tensor:
+        """(n,) reward less beta log pi/ref of the whole completion."""
+        return self.rewards - beta * (self.logps - self.reference_logps).sum(-1)
+
+
+class OnlineLearner(TextLearner):
+    """Learns from rewards of its own completions. Subclasses fill `_targets` and `_loss`.
+
+    The reward is learned from the teacher's answers before the first rollout, unless `reward` is given or the
+    environments are of the evaluation door, whose true reward is then learned from.
+    """
+
+    config_class = OnlineConfig
+    config: OnlineConfig
+
+    def __init__(
+        self,
+        policy: Any,
+        env: Any,
+        *,
+        reward: Reward | None = None,
+        config: OnlineConfig | None = None,
+        preferences: TextPreferenceConfig | None = None,
+        **learner: Any,
+    ) -> None:
+        """Make a learner.
+
+        Args:
+            policy: "decoder" or a LanguageModel.
+            env: a batch of a text task; see TextLearner.
+            reward: a reward model or a function of prompts and completions; None to learn one from the teacher.
+            config: settings of the method.
+            preferences: what to ask, and how to fit a reward to the answers.
+            **learner: as TextLearner.
+
+        Raises:
+            ValueError: for an unknown transform or controller, and for groups that do not fill a rollout.
+        """
+        self.reward, self.preferences = reward, preferences or TextPreferenceConfig()
+        self.report: Any = None
+        """How the fit of the reward went; None where it was given."""
+        self._learned_reward = False
+        super().__init__(policy, env, config=config, **learner)
+        settings = self.config
+        if settings.kl_controller not in CONTROLLERS:
+            raise unknown_name("kl_controller", settings.kl_controller, CONTROLLERS)
+        self.beta = settings.beta
+        """Weight of the KL now; the controllers change it."""
+        for name, known in (
+            ("transform", set(REWARD_TRANSFORMS) - OF_MEMBERS - OF_STEPS),
+            ("aggregate", OF_MEMBERS),
+        ):
+            if getattr(settings, name) not in known:
+                raise unknown_name(name, getattr(settings, name), known)
+        self.transformed: TransformedReward | None = None
+        """What turns completions into the reward to learn from; there once prepared."""
+        self.groups(settings.group)  # refuse what does not fit before anything is asked
+
+    # What a method fills.
+
+    def _targets(self, experience: Experience) -> dict[str, Tensor]:
+        """(n, ...) targets by name: advantages and the like, without gradient."""
+        raise NotImplementedError
+
+    def _loss(self, batch: Experience, logps: Tensor) -> Tensor:
+        """() loss of a minibatch, in whole groups; `logps` (n, T) are the policy's now, with gradients."""
+        raise NotImplementedError
+
+    @property
+    def writer(self) -> Any:
+        """Who writes the completions."""
+        return self.policy
+
+    # The loop.
+
+    def _prepare(self) -> None:
+        rng = torch.Generator().manual_seed(self.seed + 1)  # not the learner's own, so that a resumed run can ask again
+        if self.reward is None and not self.sees_true_reward:  # a loaded learner keeps what it has learned
+            answered = ask_pairs(self, self.preferences.queries, rng)
+            self.reward, self.report = learn_reward(self.reference, *answered, self.preferences, rng)
+            self._learned_reward = True
+        if self.reward is not None:
+            self.transformed = self._transformed(torch.Generator().manual_seed(self.seed + 2))
+
+    def _transformed(self, rng: torch.Generator) -> TransformedReward:
+        settings, references = self.config, None
+        reward: Any = self.reward
+        if settings.references:
+            prompts = torch.as_tensor(self.language.prompt_tokens, device=self.device)
+            length = self.language.max_new_tokens
+            references = References.sample(self.reference, prompts, settings.references, length, rng)
+        if hasattr(reward, "compare"):
+            if references is None:
+                raise ValueError(
+                    f"{type(reward).__name__} compares completions with others: set references= to 1 or more."
+                )
+            reward = WinRate(reward, references)
+        members: Any = reward if "members" in getattr(reward, "supports", ()) else OneMember(reward)
+        return TransformedReward(
+            members,
+            settings.transform,
+            aggregate=settings.aggregate,
+            references=references,
+            options=settings.transform_options,
+            aggregate_options=settings.aggregate_options,
+        )
+
+    @property
+    def sees_true_reward(self) -> bool:
+        """Whether the environments are of the evaluation door, and no reward was given."""
+        return self.reward is None and isinstance(self.envs.unwrapped, EvaluationVectorEnv)
+
+    def proxy(self, prompts: Tensor, completions: Tensor) -> Tensor | None:
+        """(n,) reward of completions before it is shaped; None before `prepare`, and where the true one is seen."""
+        return None if self.transformed is None else self.transformed.aggregated(prompts, completions)
+
+    @torch.no_grad()
+    def roll_out(self) -> Experience:
+        """Write completions of drawn prompts and score them."""
+        written = self.write(self.draw_prompts(self.config.group), self.writer)
+        read = (written.prompts, written.tokens)
+        proxy = rewards = written.rewards
+        if not self.sees_true_reward:
+            self.prepare()
+            assert self.transformed is not None
+            proxy = self.transformed.aggregated(*read)
+            rewards = self.transformed.shaped(proxy, written.prompts)
+        logps, reference_logps = self.writer.logprobs(*read), self.reference.logprobs(*read)
+        experience = Experience(*read, written.mask, logps, reference_logps, proxy, rewards)
+        return replace(experience, targets=self._targets(experience))
+
+    def _iterate(self) -> None:
+        experience = self.roll_out()
+        for _ in range(self.config.epochs):
+            for rows in self._minibatches(len(experience.proxy)):
+                batch = experience[rows]
+                logps = self.policy.logprobs(batch.prompts, batch.tokens)
+                loss = self._loss(batch, logps)
+                norm = self.descend(loss)
+                self._log_step(loss.detach(), norm, batch, logps.detach())
+        self.num_timesteps += len(experience.proxy)
+        self._log_rollout(experience)
+        self._control(experience)
+
+    def _minibatches(self, n: int) -> Iterator[Tensor]:
+        """Rows of whole groups, shuffled; all in their order where they are one batch."""
+        group, size = self.config.group, self.config.batch_size or n
+        if size >= n:
+            yield torch.arange(n, device=self.device)
+            return
+        for part in torch.randperm(n // group, generator=self.rng).split(max(1, size // group)):
+            yield (part[:, None] * group + torch.arange(group)).reshape(-1).to(self.device)
+
+    def _control(self, experience: Experience) -> None:
+        """Move beta towards what holds the KL at its target."""
+        settings, kl = self.config, float((experience.logps - experience.reference_logps).sum(-1).mean())
+        if settings.kl_controller == "adaptive":
+            n = len(experience.proxy)
+            self.beta = adaptive_kl(self.beta, kl, target=settings.kl_target, samples=n, horizon=settings.kl_horizon)
+        if settings.kl_controller == "adaptive_per_batch":
+            self.beta = adaptive_kl_per_batch(self.beta, kl, target=settings.kl_target)
+
+    def _log_step(self, loss: Tensor, norm: Tensor, batch: Experience, logps: Tensor) -> None:
+        ratio = torch.where(batch.mask, logps - batch.logps, 0.0).exp()
+        self.logger.record_mean("train/loss", float(loss))
+        self.logger.record_mean("train/grad_norm", float(norm))
+        self.logger.record_mean("train/ratio_deviation", float((ratio - 1).abs().amax()))
+
+    def _log_rollout(self, experience: Experience) -> None:
+        kl = (experience.logps - experience.reference_logps).sum(-1)
+        facts: dict[str, Tensor | float] = {
+            "proxy": experience.proxy.mean(),
+            "shaped_reward": experience.rewards.mean(),
+            "kl": kl.mean(),
+            "entropy": -experience.logps.sum(-1).mean(),
+            "length": experience.mask.sum(-1).float().mean(),
+            "beta": self.beta,
+        }
+        for name, value in facts.items():
+            self.logger.record(f"rollout/{name}", float(value))
+
+    def _own_settings(self) -> dict[str, Any]:
+        return {"preferences": vars(self.preferences)}
+
+    @classmethod
+    def _own_arguments(cls, own: dict[str, Any]) -> dict[str, Any]:
+        return {**own, "preferences": TextPreferenceConfig(**own["preferences"])}
+
+    def _own_state(self) -> Arrays:
+        model: Any = self.reward
+        running = None if self.transformed is None else self.transformed.running
+        parts = {
+            "running": {} if running is None else {name: value.cpu().numpy() for name, value in vars(running).items()},
+            "reward": module_state(model) if self._learned_reward else {},
+        }
+        named = {f"{part}/{name}": array for part, arrays in parts.items() for name, array in arrays.items()}
+        return {"beta": np.array(self.beta), **named}
+
+    def _load_own_state(self, state: Arrays) -> None:
+        self.beta = float(state["beta"])
+        if reward := under("reward", state):
+            model = new_reward_model(self.reference, self.preferences, torch.Generator())  # whose draws are replaced
+            load_module(model.requires_grad_(False), reward)
+            self.reward, self._learned_reward = model, True
+        self._prepared = False  # so that references are scored by this reward; nothing is asked again
+        if self.reward is not None:
+            self.prepare()
+        if self.transformed is not None and (running := under("running", state)):
+            tensors = {name: torch.as_tensor(np.array(array), device=self.device) for name, array in running.items()}
+            self.transformed.running = RunningRewards(**tensors)

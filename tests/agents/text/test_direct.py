@@ -1,0 +1,143 @@
+"""Direct alignment by every loss of the registry, from the teacher's answers and from given pairs."""
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+
+import prefenvs
+from prefenvs import Label, Query
+from prefenvs.agents.text.direct import QUANTILES, DirectAlignment, DirectConfig
+from prefenvs.agents.text.losses import PAIR_LOSSES
+from prefenvs.agents.text.pair_logps import pair_logps, with_reference
+from prefenvs.agents.text.preference_pairs import PreferencePairs, ask_pairs
+from prefenvs.tasks.text.enumerable import TextEnum
+from prefenvs.tasks.text.lm import Decoder, Tabular
+
+TASK = TextEnum()
+LANGUAGE = TASK.language
+REWARDS = torch.as_tensor(TASK.reward_table(), dtype=torch.float32)
+
+
+def envs(**settings):
+    return gym.make_vec("prefenvs/TextEnum-v0", num_envs=32, view="completion", **settings)
+
+
+def table(seed=0):
+    return Tabular(LANGUAGE.prompt_tokens, LANGUAGE.vocab_size, LANGUAGE.max_new_tokens, seed=seed)
+
+
+def reward(prompts, completions):
+    """The true reward, by looking prompts up."""
+    ids = (LANGUAGE.prompt_tokens[None] == prompts.numpy()[:, None]).all(-1).argmax(1)
+    return torch.as_tensor(TASK.rewards(ids, completions.numpy()))
+
+
+def learner(loss="dpo", *, budget=120, steps=4, **changes):
+    arguments = {"config": DirectConfig(learning_rate=1e-2, batch_size=30), "device": "cpu", "seed": 0, **changes}
+    if loss in ("odpo", "infonca"):
+        arguments["reward"] = reward
+    if loss == "tgdpo":
+        arguments["guide"] = table(seed=5)
+    return DirectAlignment(table(), envs(budget=budget), loss=loss, **arguments).learn(30 * steps)
+
+
+@pytest.mark.parametrize("loss", PAIR_LOSSES)
+def test_every_loss_trains_and_lowers_itself_on_its_own_pairs(loss):
+    trained = learner(loss, steps=40 if loss == "dpop" else 8)  # DPOP has a kink where it begins
+    pairs, arguments = trained.pairs, trained._running(trained.pairs)
+
+    def value(policy):
+        logps = pair_logps(policy, trained.reference, pairs, trained.reads, trained.guide)
+        losses = PAIR_LOSSES["dpo" if loss == "wpo" else loss](logps, **arguments)  # the weight of WPO moves too
+        return float((pairs.weight * losses).detach().sum() / pairs.weight.sum())
+
+    assert prefenvs.feedback(trained.envs).asked == 120
+    assert value(trained.policy) < value(trained.reference)
+
+
+def test_dpo_learns_from_the_teacher_what_is_better():
+    trained = learner(budget=600, steps=100, config=DirectConfig(learning_rate=3e-2, batch_size=30))
+
+    def worth(policy):
+        prompts = torch.from_numpy(LANGUAGE.prompt_tokens[LANGUAGE.prompts("train")]).repeat(100, 1)
+        return reward(prompts, policy.sample(prompts, 4, torch.Generator().manual_seed(0)).tokens).mean()
+
+    assert worth(trained.policy) > worth(trained.reference) + 0.5
+
+
+def test_pairs_follow_the_answers():
+    prompts = torch.tensor([[1, 1], [1, 2], [1, 3], [2, 1]])
+    first, second = torch.arange(4)[:, None], 10 + torch.arange(4)[:, None]
+    share = torch.tensor([[1.0, 0.0], [0.5, 0.5], [0.0, 0.0], [0.25, 0.75]])
+    pairs = PreferencePairs.weighted(prompts, first, second, share)
+    assert pairs.chosen[:, 0].tolist() == [0, 1, 11, 3, 13]  # the third question has no answer
+    assert pairs.rejected[:, 0].tolist() == [10, 11, 1, 13, 3]
+    assert pairs.weight.tolist() == [1.0, 0.5, 0.5, 0.25, 0.75]
+    assert pairs.prompts.tolist() == [[1, 1], [1, 2], [1, 2], [2, 1], [2, 1]]
+
+
+def test_asked_pairs_are_the_teacher_s_answers_about_what_was_written():
+    asker = DirectAlignment(table(), envs(budget=50), device="cpu")
+    query, label = ask_pairs(asker, 50, torch.Generator().manual_seed(0))
+    pairs = PreferencePairs.of(query, label, LANGUAGE)
+    assert (pairs.chosen != pairs.rejected).any(1).all()
+    better = reward(pairs.prompts, pairs.chosen) - reward(pairs.prompts, pairs.rejected)
+    assert (better[pairs.weight == 1] > 0).all()
+    assert len(label) == 50
+    skipped = Label(np.full((50, 2), np.nan))
+    assert len(PreferencePairs.of(query, skipped, LANGUAGE)) == 0
+    with pytest.raises(ValueError, match="expected pairs: k=2"):
+        PreferencePairs.of(Query(query.segments, k=4), label, LANGUAGE)
+
+
+def test_log_probabilities_are_those_of_the_two_models():
+    policy, reference = (Decoder(4, 6, layers=1, width=16, heads=2, seed=seed) for seed in (0, 1))
+    rng = torch.Generator().manual_seed(0)
+    prompts = torch.from_numpy(LANGUAGE.prompt_tokens)
+    chosen, rejected = (reference.sample(prompts, 4, rng).tokens for _ in range(2))
+    pairs = with_reference(reference, PreferencePairs(prompts, chosen, rejected, torch.ones(8)), batch=3)
+    found = pair_logps(policy, reference, pairs, "sequential_kl")
+    torch.testing.assert_close(found.policy_chosen, policy.logprobs(prompts, chosen).sum(1))
+    torch.testing.assert_close(found.reference_rejected, reference.logprobs(prompts, rejected).sum(1))
+    lengths = (reference.logprobs(prompts, rejected) != 0).sum(1)
+    assert found.rejected_tokens.tolist() == lengths.tolist()
+    same = pair_logps(reference, reference, pairs, "sequential_kl")
+    torch.testing.assert_close(same.margin, torch.zeros(8))
+    torch.testing.assert_close(same.chosen_sequential_kl, torch.zeros(8))
+    assert (found.chosen_sequential_kl > 0).all()
+
+
+@pytest.mark.parametrize("loss", QUANTILES)
+def test_losses_over_quantiles_leave_ties_out(loss):
+    prompts = torch.from_numpy(LANGUAGE.prompt_tokens)
+    first, second = torch.ones(8, 4, dtype=torch.int64), torch.full((8, 4), 2)
+    share = torch.tensor([[1.0, 0.0]] * 5 + [[0.5, 0.5]] * 3)
+    pairs = PreferencePairs.weighted(prompts, first, second, share)
+    trained = DirectAlignment(table(), envs(), loss=loss, pairs=pairs, device="cpu").learn(5)
+    assert len(trained.pairs) == 5
+
+
+@pytest.mark.parametrize("loss", ["dpo", "bco", "beta_dpo"])
+def test_a_resumed_learner_goes_on_bit_for_bit(loss):
+    unbroken, first = learner(loss, steps=7), learner(loss, steps=3)
+    resumed = learner(loss, steps=0)
+    resumed.prepare()
+    resumed.load_state(first.state())
+    resumed.learn(4 * 30, reset_num_timesteps=False)
+    assert torch.equal(resumed.policy.table, unbroken.policy.table)
+    other = learner(loss, steps=7, seed=1)
+    assert not torch.equal(other.policy.table, unbroken.policy.table)
+
+
+def test_errors_name_what_is_missing():
+    with pytest.raises(ValueError, match="Did you mean 'dpo'"):
+        DirectAlignment(table(), envs(), loss="dpoo")
+    with pytest.raises(ValueError, match=r"reads scores and has none\. Pass reward="):
+        DirectAlignment(table(), envs(), loss="odpo")
+    with pytest.raises(ValueError, match="Pass guide="):
+        DirectAlignment(table(), envs(), loss="tgdpo")
+    with pytest.raises(TypeError, match="whole completions in batches"):
+        DirectAlignment(table(), gym.make_vec("prefenvs/TextEnum-v0", num_envs=2))
+    with pytest.raises(ValueError, match="Expected 'decoder' or a LanguageModel"):
+        DirectAlignment("gpt", envs())

@@ -1,0 +1,186 @@
+"""What the loop of the online methods promises: exact ratios, invariances, control of the KL, resuming."""
+
+import dataclasses
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+
+import prefenvs
+from prefenvs.agents.reward_models.text import PairwisePreference
+from prefenvs.agents.text.exact import completion_probabilities
+from prefenvs.agents.text.fine_tuning import BestOfN, RewardWeighted
+from prefenvs.agents.text.grpo import GRPO, GRPO_VARIANTS, GRPOConfig
+from prefenvs.agents.text.p3o import P3O, P3OConfig
+from prefenvs.agents.text.ppo import TokenPPO, TokenPPOConfig
+from prefenvs.agents.text.rewards import TextPreferenceConfig
+from prefenvs.agents.text.rloo import RLOO, RLOOConfig
+from prefenvs.tasks.text.enumerable import TextEnum
+from prefenvs.tasks.text.lm import Decoder, Tabular
+
+TASK = TextEnum()
+LANGUAGE = TASK.language
+METHODS = [GRPO, RLOO, P3O, TokenPPO, RewardWeighted]
+
+
+def envs(num_envs=32, **settings):
+    return gym.make_vec("prefenvs/TextEnum-v0", num_envs=num_envs, view="completion", **settings)
+
+
+def table(seed=0):
+    return Tabular(LANGUAGE.prompt_tokens, LANGUAGE.vocab_size, LANGUAGE.max_new_tokens, seed=seed)
+
+
+def decoder():
+    return Decoder(LANGUAGE.vocab_size, 6, layers=1, width=16, heads=2)
+
+
+def numbers(prompts):
+    return (LANGUAGE.prompt_tokens[None] == prompts.numpy()[:, None]).all(-1).argmax(1)
+
+
+def reward(prompts, completions):
+    """The true reward in eighths, so that whole numbers can be added to it without rounding."""
+    return torch.as_tensor(np.round(8 * TASK.rewards(numbers(prompts), completions.numpy())) / 8)
+
+
+def made(cls, policy=None, *, config=None, num_envs=32, **arguments):
+    settings = config or cls.config_class(learning_rate=1e-2)
+    arguments = {"reward": reward, "seed": 0, "device": "cpu", **arguments}
+    return cls(policy or table(), envs(num_envs), config=settings, **arguments)
+
+
+def same(one, other):
+    return all(torch.equal(a, b) for a, b in zip(one.policy.parameters(), other.policy.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("make", [table, decoder])
+def test_the_ratio_of_the_first_step_is_exactly_1(make):
+    learner = made(GRPO, make())
+    experience = learner.roll_out()
+    now = learner.policy.logprobs(experience.prompts, experience.tokens)
+    assert torch.equal((now - experience.logps).exp(), torch.ones(32, 4))
+    assert (experience.logps[experience.mask] < 0).all()
+
+
+@pytest.mark.parametrize("clipping", ["separate", "joint"])
+def test_p3o_takes_the_same_path_when_each_prompt_s_reward_is_moved(clipping):
+    offsets = torch.as_tensor(np.random.default_rng(0).normal(0, 5, 8).round())
+
+    def moved(prompts, completions):
+        return reward(prompts, completions) + offsets[numbers(prompts)]
+
+    config = P3OConfig(learning_rate=1e-2, clipping=clipping, epochs=2, batch_size=8)
+    plain, other = (made(P3O, config=config, reward=r).learn(32 * 6) for r in (reward, moved))
+    assert same(plain, other)
+    assert not same(plain, made(P3O, config=config))
+    first, second = (made(TokenPPO, reward=r).learn(32 * 6) for r in (reward, moved))
+    assert not same(first, second)
+
+
+def test_ppo_without_reward_stays_where_it_is():
+    """A table, because Adam makes whole steps of gradients that are rounding alone, as a network's are."""
+    learner = made(TokenPPO, reward=lambda prompts, completions: torch.zeros(len(prompts)))
+    learner.learn(32 * 4)
+    kl = (lambda e: (e.logps - e.reference_logps).sum(-1))(learner.roll_out())
+    assert torch.equal(kl, torch.zeros(32))
+
+
+@pytest.mark.parametrize("cls", METHODS)
+def test_the_same_seed_gives_the_same_numbers_and_a_resumed_run_those_of_an_unbroken_one(cls):
+    config = cls.config_class(learning_rate=1e-2, epochs=2, batch_size=16, kl_controller="adaptive_per_batch")
+    settings = {"config": dataclasses.replace(config, transform="mean_std")}
+    unbroken, first = made(cls, **settings).learn(32 * 5), made(cls, **settings).learn(32 * 2)
+    resumed = made(cls, **settings)
+    resumed.load_state(first.state())
+    assert same(resumed.learn(32 * 3, reset_num_timesteps=False), unbroken)
+    assert resumed.beta == unbroken.beta != config.beta
+    assert resumed.num_timesteps == unbroken.num_timesteps == 160
+    assert not same(made(cls, **settings, seed=1).learn(32 * 5), unbroken)
+
+
+@pytest.mark.parametrize("variant", GRPO_VARIANTS)
+def test_every_variant_of_grpo_raises_the_reward(variant):
+    config = dataclasses.replace(GRPO_VARIANTS[variant], learning_rate=5e-2)
+    learner = made(GRPO, config=config, num_envs=64).learn(64 * 30)
+    rewards = TASK.reward_table()[:6]
+    before, after = (
+        (completion_probabilities(m, TASK)[:6] * rewards).sum(1).mean() for m in (learner.reference, learner.policy)
+    )
+    assert after > before + 0.5
+
+
+def test_an_adaptive_controller_raises_beta_while_the_kl_is_above_its_target_and_lowers_it_below():
+    config = RLOOConfig(learning_rate=0.2, beta=0.1, kl_controller="adaptive", kl_target=0.01, kl_horizon=200)
+    learner = made(RLOO, config=config).learn(32 * 10)
+    assert learner.beta > 0.1
+    high = dataclasses.replace(config, kl_target=1000.0)
+    assert made(RLOO, config=high).learn(32).beta == pytest.approx(0.1 * (1 - 0.2 * 32 / 200))
+
+
+def test_rewards_are_shaped_by_what_the_reference_earns():
+    config = GRPOConfig(transform="par", references=4)
+    learner = made(GRPO, config=config)
+    learner.prepare()
+    written = learner.transformed.references.completions
+    assert written.shape == (8, 4, 4)
+    prompts = torch.from_numpy(LANGUAGE.prompt_tokens).repeat_interleave(4, 0)
+    held = reward(prompts, written.flatten(0, 1)).reshape(8, 4)
+    experience = learner.roll_out()
+    expected = (experience.proxy[:, None] - held[numbers(experience.prompts)]).sigmoid().mean(1).float()
+    torch.testing.assert_close(experience.rewards, expected)
+    with pytest.raises(ValueError, match="reads rewards of reference responses"):
+        made(GRPO, config=GRPOConfig(transform="par")).roll_out()
+
+
+def test_without_a_reward_it_asks_the_teacher_and_fits_one():
+    ask = TextPreferenceConfig(600, reward_options={"members": 2}, epochs=20, learning_rate=1e-1)
+    learner = GRPO(table(), envs(budget=600), preferences=ask, config=GRPOConfig(aggregate="worst_case"), device="cpu")
+    learner.learn(32)
+    assert prefenvs.feedback(learner.envs).asked == 600
+    assert learner.report.accuracy > 0.8
+    experience = learner.roll_out()
+    members = learner.reward.members(experience.prompts, experience.tokens)
+    torch.testing.assert_close(experience.proxy, members.amin(0))
+    truth = reward(experience.prompts, experience.tokens)
+    assert np.corrcoef(truth, learner.proxy(experience.prompts, experience.tokens))[0, 1] > 0.5
+
+
+@pytest.mark.parametrize("name", ["trunk_ensemble", "implicit", "pairwise"])
+def test_reward_models_by_name(name):
+    ask = TextPreferenceConfig(60, reward_model=name, epochs=2)
+    config = GRPOConfig(references=2, transform="par" if name != "pairwise" else "identity")
+    learner = GRPO(decoder(), envs(budget=60), preferences=ask, config=config, device="cpu").learn(32)
+    assert type(learner.reward).__name__ in ("TrunkEnsemble", "ImplicitReward", "PairwisePreference")
+    experience = learner.roll_out()
+    assert ((experience.rewards > 0) & (experience.rewards < 1)).all()
+
+
+def test_through_the_evaluation_door_it_learns_from_the_true_reward():
+    learner = GRPO(table(), envs(evaluation=True), device="cpu")
+    experience = learner.roll_out()
+    truth = TASK.rewards(numbers(experience.prompts), experience.tokens.numpy())
+    np.testing.assert_allclose(experience.proxy, truth, rtol=1e-6)
+
+
+def test_errors_say_how_to_mend_them():
+    with pytest.raises(ValueError, match="no whole groups of 5"):
+        made(RLOO, config=RLOOConfig(group=5))
+    with pytest.raises(ValueError, match="expected 2"):
+        P3OConfig(group=4)
+    with pytest.raises(ValueError, match="Did you mean 'adaptive'"):
+        made(RLOO, config=RLOOConfig(kl_controller="adaptiv"))
+    with pytest.raises(ValueError, match="Did you mean 'par'"):
+        made(RLOO, config=RLOOConfig(transform="parr"))
+    with pytest.raises(ValueError, match="Did you mean 'grpo'"):
+        GRPOConfig(advantage="grpoo")
+    with pytest.raises(TypeError, match="is not a TokenPPOConfig"):
+        TokenPPO(table(), envs(), config=RLOOConfig())
+    with pytest.raises(ValueError, match="Did you mean 'worst_case'"):
+        made(GRPO, config=GRPOConfig(aggregate="worst_cas"))
+    with pytest.raises(ValueError, match="set references= to 1 or more"):
+        made(GRPO, reward=PairwisePreference(table(), rng=torch.Generator())).roll_out()
+    with pytest.raises(ValueError, match="no reward model yet"):
+        BestOfN(table(), envs(), device="cpu").predict(envs().reset(seed=0)[0])
+    assert TokenPPOConfig().clip == 0.2

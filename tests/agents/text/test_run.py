@@ -1,0 +1,130 @@
+"""Runs of language models from the command line: what they print and keep, and that a stopped one repeats."""
+
+import csv
+import dataclasses
+import json
+import sqlite3
+import zipfile
+
+import pytest
+
+from prefenvs.agents import TextPreferenceConfig
+from prefenvs.agents.presets import PRESETS, default_agent, default_preset
+from prefenvs.agents.text.learner import TextLearner
+from prefenvs.agents.train import Run, train
+from prefenvs.cli import main
+
+SMALL = {"layers": 1, "width": 16, "heads": 2, "steps": 30, "cache": False}
+
+
+def small(agent, **changes):
+    preset = default_preset("TextEnum", agent)
+    fields = {
+        "num_envs": 32,
+        "total_steps": 320,
+        "eval_every": 128,
+        "checkpoint_every": 64,
+        "preferences": TextPreferenceConfig(queries=40, epochs=1),
+        "extra": {"policy_kwargs": SMALL},
+    }
+    return Run(dataclasses.replace(preset, **{**fields, **changes}), seed=3, teacher="noisy", device="cpu")
+
+
+def outcome(folder):
+    result = json.loads((folder / "result.json").read_text())
+    del result["seconds"]
+    with sqlite3.connect(folder / "answers.sqlite") as connection:
+        answers = connection.execute("SELECT number, payload, answer FROM answers ORDER BY number").fetchall()
+    with zipfile.ZipFile(folder / "agent.zip") as archive:
+        weights = archive.read("agent.safetensors")
+    tables = [(folder / f"{name}.csv").read_text() for name in ("evaluations", "sessions", "over_optimisation")]
+    return result, answers, weights, tables
+
+
+@pytest.mark.parametrize("agent", ["grpo", "dpo", "token_ppo"])
+def test_a_stopped_run_goes_on_to_the_same_numbers_and_asks_nothing_twice(agent, tmp_path, monkeypatch):
+    run = small(agent)
+    train(run, tmp_path / "unbroken", quiet=True)
+    descend, left = TextLearner.descend, [4 if agent != "token_ppo" else 10]
+
+    def stopping(self, loss):
+        left[0] -= 1
+        if not left[0]:
+            raise KeyboardInterrupt
+        return descend(self, loss)
+
+    monkeypatch.setattr(TextLearner, "descend", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        train(run, tmp_path / "stopped", quiet=True)
+    monkeypatch.undo()
+    assert len(list((tmp_path / "stopped" / "checkpoints").iterdir())) >= 1
+    train(run, tmp_path / "stopped", quiet=True)
+    expected, found = outcome(tmp_path / "unbroken"), outcome(tmp_path / "stopped")
+    assert found[0] == expected[0]
+    assert found[1] == expected[1], "the answers differ, or a question was asked twice"
+    assert found[2] == expected[2], "the weights differ"
+    assert found[3] == expected[3]
+    assert len(found[1]) == found[0]["asked"] == 40
+
+
+def test_gold_proxy_and_kl_are_kept_along_the_run(tmp_path):
+    result = train(small("grpo"), tmp_path, quiet=True)
+    rows = list(csv.DictReader((tmp_path / "over_optimisation.csv").read_text().splitlines()))
+    assert [int(row["step"]) for row in rows] == [0, 128, 256]
+    assert float(rows[0]["kl"]) == pytest.approx(0.0, abs=1e-6)
+    assert abs(float(rows[-1]["kl"])) > 1e-6
+    assert result["before"]["kl"] == pytest.approx(0.0, abs=1e-6)
+    assert result["final"] == result["after"]["mean"]
+    assert result["unit"] == "completions"
+    assert (result["door"], result["selected"], result["deterministic"]) == ("evaluation", "last", False)
+    assert train(small("grpo"), tmp_path, quiet=True) == result
+
+
+def test_the_command_line_shows_gold_and_proxy_before_and_after(tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(PRESETS, "text-enum-ppo", small("token_ppo").preset)
+    with pytest.raises(SystemExit) as stopped:
+        main(
+            [
+                "train",
+                "--env",
+                "prefenvs/TextEnum-v0",
+                "--agent",
+                "ppo",
+                "--device",
+                "cpu",
+                "--out",
+                str(tmp_path / "run"),
+            ]
+        )
+    shown = capsys.readouterr().out
+    assert stopped.value.code == 0
+    for words in ("before", "after", "true reward", "proxy", "KL in nats", "40 questions asked", " -> "):
+        assert words in shown
+    with pytest.raises(SystemExit) as stopped:
+        main(["eval", "--run-folder", str(tmp_path / "run"), "--episodes", "64"])
+    assert stopped.value.code == 0
+    assert "over 64 episodes of prefenvs/TextEnum-v0" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--env", "Pendulum", "--agent", "grpo"), "grpo writes text, and Pendulum is no text task"),
+        (("--env", "TextEnum", "--agent", "pebble"), "pebble does not write text, and TextEnum is a text task"),
+        (("--env", "TextEnum", "--agent", "grpoo"), "Did you mean 'grpo'"),
+        (("--preset", "text-enum-grpo", "--agent", "dpo"), "Leave --preset out"),
+        (("--env", "TextEnum", "--reward-metrics", "pearson"), "over_optimisation.csv"),
+    ],
+)
+def test_what_does_not_fit_is_refused(arguments, words, capsys, tmp_path):
+    with pytest.raises(SystemExit) as stopped:
+        main(["train", *arguments, "--out", str(tmp_path / "run")])
+    assert stopped.value.code == 2
+    assert words in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_text_is_grpo_s_unless_another_is_named():
+    assert default_agent("TextSentiment") == "grpo"
+    assert default_preset("TextEnum", "grpo") is PRESETS["text-enum-grpo"]
+    assert default_preset("TextSentiment", "rloo").task == "TextSentiment"
