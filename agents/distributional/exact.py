@@ -32,7 +32,7 @@ class Solution:
         >>> from prefenvs.tasks.grid.windy import windy_world
         >>> graph = StockGraph.build(windy_world().mdp, horizon=12, stocks=[4.0, 7.0])
         >>> value_iteration(graph, Target()).start_values(Target()).round(3)   # how near the returns are to -4 and -7
-        array([-2.018, -1.156])
+        array([-4.058, -3.153])
     """
 
     graph: StockGraph

@@ -41,8 +41,8 @@ class StockGraph:
     Example:
         >>> from prefenvs.tasks.grid.windy import windy_world
         >>> graph = StockGraph.build(windy_world().mdp, horizon=50, stocks=[0.0])
-        >>> float(graph.atoms.max())                       # five moves at -1, then the goal
-        5.0
+        >>> float(graph.atoms.max())                       # eight moves at -1, then the goal
+        2.0
     """
 
     mdp: TabularMDP
