@@ -48,7 +48,8 @@ class StockWrapper(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructorA
         Args:
             env: its reward is what the stock is made of.
             gamma: discount, in (0, 1].
-            initial_stock: c at reset, a number or (d,), or a function of the first observation that gives it.
+            initial_stock: c at reset, a number or (d,), or a function of the first observation that gives it, such as
+                `QuantileDQN.initial_stock`.
             factors: names in `info["factors"]` for a vector stock with one entry each, in place of the reward.
             reward: of (observation, action, next observation), in place of the environment's own.
 
