@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from gymnasium import spaces
 from stable_baselines3 import DQN
 from stable_baselines3.common.torch_layers import CombinedExtractor
 from stable_baselines3.dqn.policies import DQNPolicy, QNetwork
@@ -26,42 +27,73 @@ from prefenvs.agents.distributional.stock import STOCK, StockVecEnv, with_stock
 from prefenvs.agents.saving import read_agent, restore_agent, save_agent
 
 
-def quantile_huber_loss(predicted: torch.Tensor, target: torch.Tensor, kappa: float = 1.0) -> torch.Tensor:
-    """Quantile regression with a Huber loss. Dabney et al. 2018, eq. 10, arXiv:1710.10044.
+def quantile_loss(predicted: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """Quantile regression. Dabney et al. 2018, eq. 8, arXiv:1710.10044.
 
-    loss_b = sum_i mean_j |tau_i - 1(u < 0)| L(u) / kappa with u = target_j - predicted_i, tau_i = (i + 1/2) / N, and
-    L(u) = u^2 / 2 up to kappa, kappa (|u| - kappa / 2) beyond.
+    loss_b = sum_i mean_j (tau_i - 1(u < 0)) u with u = target_j - predicted_i and tau_i = (i + 1/2) / N. Without the
+    Huber smoothing of that paper: a quantile within kappa of several outcomes becomes a mean of them, so kappa = 1
+    blurs laws of rewards of order 1, and a blurred law has too little shortfall.
+
+    Sorted targets need O((M + N) log M) in place of M N pairs: with k of them below a quantile q and S their sum,
+    mean_j = tau (mean(target) - q) + (k q - S) / M.
 
     Args:
         predicted: (B, N) quantiles, in units of reward.
-        target: (B, M) samples of equal weight.
-        kappa: where the loss becomes linear, in units of reward.
+        target: (B, M) samples of equal weight; no gradient goes through them.
 
     Returns:
-        (B,) losses.
+        (B,) losses, in units of reward.
     """
     n, m = predicted.shape[1], target.shape[1]
     levels = (torch.arange(n, device=predicted.device) + 0.5) / n
-    pairs = (predicted[:, :, None].expand(-1, n, m), target[:, None, :].expand(-1, n, m))
-    weights = (levels[None, :, None] - (pairs[1] < pairs[0]).float()).abs()
-    huber = F.smooth_l1_loss(*pairs, reduction="none", beta=kappa)  # smooth_l1 is L / kappa
-    return (weights * huber).mean(2).sum(1)
+    ordered = target.detach().sort(dim=1).values
+    below = torch.searchsorted(ordered, predicted.detach())  # (B, N) how many targets are less
+    sums = F.pad(ordered.cumsum(1), (1, 0)).gather(1, below)
+    losses = levels * (ordered.mean(1, keepdim=True) - predicted) + (below * predicted - sums) / m
+    return losses.sum(1)
+
+
+class StockExtractor(CombinedExtractor):
+    """SB3's features of a Dict, with the stock c as c / scale and sines and cosines of it.
+
+    What is best changes abruptly with the stock: earning one unit more can turn a gamble into a needless risk. A small
+    network of c / scale alone is too smooth for that, and mixes the laws of neighbouring stocks. Tancik et al. 2020,
+    Fourier features let networks learn high frequency functions, arXiv:2006.10739; periods are ours.
+    """
+
+    def __init__(self, observation_space: spaces.Dict, stock_scale: float) -> None:
+        """Features of an observation with stocks that are mostly within -scale to scale."""
+        d = observation_space[STOCK].shape[0]  # type: ignore[index]
+        encoded = spaces.Box(-np.inf, np.inf, (d * (1 + 2 * OCTAVES),), np.float32)
+        super().__init__(spaces.Dict({**observation_space.spaces, STOCK: encoded}))
+        self.stock_scale = stock_scale
+        self.frequencies: torch.Tensor
+        self.register_buffer("frequencies", torch.pi / 2 * 2.0 ** torch.arange(OCTAVES), persistent=False)
+
+    def forward(self, observations: Any) -> torch.Tensor:
+        """(B, features) from preprocessed observations."""
+        stock = observations[STOCK] / self.stock_scale  # (B, d)
+        angles = (stock[:, :, None] * self.frequencies).flatten(1)
+        return super().forward({**observations, STOCK: torch.cat([stock, angles.sin(), angles.cos()], dim=1)})
+
+
+OCTAVES = 6
+"""Periods of the stock's sines: 4, 2, 1, 1/2, 1/4 and 1/8 of the scale."""
 
 
 class QuantileNetwork(QNetwork):
     """Quantiles (B, A, N) of the return of each action, from an observation with its stock."""
 
-    def __init__(self, *args: Any, functional: Any, quantiles: int, stock_scale: float, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, functional: Any, quantiles: int, **kwargs: Any) -> None:
         """As SB3's QNetwork; acts on E f(stock + return), f of `functional`."""
         super().__init__(*args, **kwargs)
-        self.functional, self.quantiles, self.stock_scale = functional, quantiles, stock_scale
+        self.functional, self.quantiles = functional, quantiles
         last: Any = self.q_net[-1]
         self.q_net[-1] = torch.nn.Linear(last.in_features, last.out_features * quantiles)
 
     def forward(self, obs: Any) -> torch.Tensor:
         """(B, A, N) quantiles of the return, in units of reward; not sorted."""
-        scaled = {**obs, STOCK: obs[STOCK] / self.stock_scale}
-        return super().forward(scaled).unflatten(1, (-1, self.quantiles))
+        return super().forward(obs).unflatten(1, (-1, self.quantiles))
 
     def worth(self, obs: Any) -> torch.Tensor:
         """(B, A) of E f(c + G) for each action."""
@@ -76,8 +108,12 @@ class QuantilePolicy(DQNPolicy):
 
     def __init__(self, *args: Any, functional: Any, quantiles: int, stock_scale: float, **kwargs: Any) -> None:
         """As SB3's, with what the network needs."""
-        self.quantile_args = {"functional": functional, "quantiles": quantiles, "stock_scale": stock_scale}
-        super().__init__(*args, **{"features_extractor_class": CombinedExtractor, **kwargs})
+        self.quantile_args = {"functional": functional, "quantiles": quantiles}
+        extractor = {
+            "features_extractor_class": StockExtractor,
+            "features_extractor_kwargs": {"stock_scale": stock_scale},
+        }
+        super().__init__(*args, **{**extractor, **kwargs})
 
     def make_q_net(self) -> QNetwork:
         """A new network."""
@@ -193,7 +229,7 @@ class QuantileDQN(DQN):
         losses = []
         for _ in range(gradient_steps):
             data = self.replay_buffer.sample(batch_size, env=self._vec_normalize_env)  # type: ignore[union-attr]
-            loss = quantile_huber_loss(*self._prediction_and_target(data)).mean()
+            loss = quantile_loss(*self._prediction_and_target(data)).mean()
             self.policy.optimizer.zero_grad()
             loss.backward()
             torch.nn.utils.clip_grad_norm_(self.policy.parameters(), self.max_grad_norm)

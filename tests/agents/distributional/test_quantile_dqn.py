@@ -6,7 +6,7 @@ from stable_baselines3.common.env_util import make_vec_env
 
 from prefenvs.agents import PEBBLE, QuantileDQN, StockWrapper
 from prefenvs.agents.distributional import CVaR, ExpectedUtility, Shortfall, Target
-from prefenvs.agents.distributional.quantile_dqn import quantile_huber_loss
+from prefenvs.agents.distributional.quantile_dqn import StockExtractor, quantile_loss
 from prefenvs.error import DamagedFile, RunMismatch
 
 FAST = {
@@ -52,11 +52,15 @@ def test_it_learns_to_gamble_only_after_bad_luck_and_which_threshold_is_best():
     assert model.initial_stock(np.int64(0)) == -2.0
     assert choice(model, -2.0) == 1  # after 0
     assert choice(model, 0.0) == 0  # after 2
+    batch = {"observation": torch.zeros(5, dtype=torch.long), "stock": torch.tensor(stocks)[:, None]}
+    with torch.no_grad():
+        objective = CVaR(0.75).by_b(-np.array(stocks), model.q_net.worth(batch).amax(1).numpy())
+    np.testing.assert_allclose(objective, [2 / 3, 2 / 3, 1.0, 1 / 3, 0.0], rtol=0, atol=0.3)  # exact ones; see card 23
     quantiles = model.q_net({"observation": torch.tensor([1]), "stock": torch.tensor([[-2.0]])})
     assert quantiles.shape == (1, 2, 16)
     outcomes = quantiles[0, 1].sort().values.detach()
-    assert outcomes[:4].mean() == pytest.approx(-1.0, abs=0.5)
-    assert outcomes[-4:].mean() == pytest.approx(2.0, abs=0.5)
+    assert outcomes[:4].mean() == pytest.approx(-1.0, abs=0.1)
+    assert outcomes[-4:].mean() == pytest.approx(2.0, abs=0.1)
 
 
 def test_the_mean_gambles_whatever_the_stock():
@@ -65,21 +69,44 @@ def test_the_mean_gambles_whatever_the_stock():
 
 
 def test_the_loss_is_the_hand_computed_one():
-    # Levels 1/4 and 3/4. Gaps of target 1 are 1 and -2, with Huber values 0.5 and 1.5, weighted 1/4 and |3/4 - 1|.
-    loss = quantile_huber_loss(torch.tensor([[0.0, 3.0]]), torch.tensor([[1.0]]))
-    torch.testing.assert_close(loss, torch.tensor([0.25 * 0.5 + 0.25 * 1.5]))
-    torch.testing.assert_close(quantile_huber_loss(torch.ones(2, 3), torch.ones(2, 5)), torch.zeros(2))
+    # Levels 1/4 and 3/4. Gaps of target 1 are 1 and -2, weighted 1/4 and |3/4 - 1|.
+    loss = quantile_loss(torch.tensor([[0.0, 3.0]]), torch.tensor([[1.0]]))
+    torch.testing.assert_close(loss, torch.tensor([0.25 * 1.0 + 0.25 * 2.0]))
+    torch.testing.assert_close(quantile_loss(torch.ones(2, 3), torch.ones(2, 5)), torch.zeros(2))
 
 
-def test_the_loss_is_least_at_the_quantiles_for_a_small_kappa():
+def test_the_loss_by_sorting_is_that_of_all_pairs_with_its_gradient():
+    rng = torch.Generator().manual_seed(0)
+    predicted = torch.randn(5, 7, generator=rng, dtype=torch.float64, requires_grad=True)
+    target = torch.randn(5, 9, generator=rng, dtype=torch.float64)
+    gaps = target[:, None, :] - predicted[:, :, None]  # (5, 7, 9)
+    levels = (torch.arange(7)[:, None] + 0.5) / 7
+    pairs = ((levels - (gaps < 0).double()) * gaps).mean(2).sum(1)
+    loss = quantile_loss(predicted, target)
+    torch.testing.assert_close(loss, pairs, rtol=1e-6, atol=1e-6)
+    ours, theirs = (torch.autograd.grad(value.sum(), predicted)[0] for value in (loss, pairs))
+    torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-6)
+
+
+def test_the_loss_is_least_at_the_quantiles():
     target = torch.tensor([[0.0, 1.0, 2.0, 10.0]])
     predicted = torch.zeros(1, 4, requires_grad=True)
     optimizer = torch.optim.Adam([predicted], lr=0.05)
     for _ in range(1500):
         optimizer.zero_grad()
-        quantile_huber_loss(predicted, target, kappa=1e-3).sum().backward()
+        quantile_loss(predicted, target).sum().backward()
         optimizer.step()
     torch.testing.assert_close(predicted.detach(), target, atol=0.1, rtol=0)
+
+
+def test_features_tell_neighbouring_stocks_apart_and_do_not_repeat_within_the_scale():
+    space = gym.spaces.Dict({"observation": gym.spaces.Discrete(2), "stock": gym.spaces.Box(-np.inf, np.inf, (1,))})
+    stocks = torch.arange(-16.0, 17.0)[:, None]
+    features = StockExtractor(space, stock_scale=16.0)({"observation": torch.zeros(33, 2), "stock": stocks})
+    assert features.shape == (33, 2 + 1 + 2 * 6)
+    torch.testing.assert_close(features[:, 2], stocks[:, 0] / 16)
+    distances = torch.cdist(features, features) + 9 * torch.eye(33)
+    assert distances.min() > 0.5
 
 
 @pytest.mark.parametrize("relabel", [False, True])
