@@ -48,7 +48,7 @@ endef
 export HAS_TORCH
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo studies test test-slow check fmt clean
+.PHONY: help setup demo studies bench-sbx test test-slow check fmt clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
@@ -78,6 +78,11 @@ demo: setup ## Learn a MuJoCo task from preferences, ten minutes on two cores; F
 
 studies: setup ## Run every study at full scale and make docs/studies; ends with an error if a claim does not hold
 	$(PY) -m prefenvs.cli study all --scale full --jobs 2 --record
+
+bench-sbx: ## Make .venv-sbx, in which benchmarks run SBX: JAX is no dependency of the suite
+	$(PYTHON) -m venv .venv-sbx
+	.venv-sbx/bin/python -m pip install --disable-pip-version-check -c constraints.txt -c constraints-torch.txt \
+		sbx-rl==0.28.0 jax==0.10.2 gymnasium mujoco imageio packaging $(if $(TORCH_INDEX),--extra-index-url "$(TORCH_INDEX)")
 
 test: setup ## Run the default tests
 	$(PY) -m pytest -n 2 --durations=25 $(PYTEST_ARGS)

@@ -12,12 +12,17 @@ if TYPE_CHECKING:
     from prefenvs.agents.learned_reward import LearnedReward as LearnedReward
     from prefenvs.agents.learned_reward import RewardReplayBuffer as RewardReplayBuffer
     from prefenvs.agents.pebble import PEBBLE as PEBBLE
+    from prefenvs.agents.ppo import PPO as PPO
     from prefenvs.agents.preference_callback import PreferenceCallback as PreferenceCallback
     from prefenvs.agents.preference_callback import PreferenceConfig as PreferenceConfig
     from prefenvs.agents.prefppo import PrefPPO as PrefPPO
     from prefenvs.agents.replay import TensorReplayBuffer as TensorReplayBuffer
     from prefenvs.agents.reward_metrics import RewardMetricsCallback as RewardMetricsCallback
+    from prefenvs.agents.reward_models import LinearRegret as LinearRegret
+    from prefenvs.agents.reward_models import LinearReward as LinearReward
     from prefenvs.agents.reward_models import RewardEnsemble as RewardEnsemble
+    from prefenvs.agents.reward_models import fit_linear as fit_linear
+    from prefenvs.agents.reward_models import linear_model as linear_model
     from prefenvs.agents.sac import SAC as SAC
 
 _MODULES = {
@@ -25,11 +30,12 @@ _MODULES = {
     "prefenvs.agents.distributional": ("QuantileDQN", "StockWrapper"),
     "prefenvs.agents.learned_reward": ("LearnedReward", "RewardReplayBuffer"),
     "prefenvs.agents.pebble": ("PEBBLE",),
+    "prefenvs.agents.ppo": ("PPO",),
     "prefenvs.agents.preference_callback": ("PreferenceCallback", "PreferenceConfig"),
     "prefenvs.agents.prefppo": ("PrefPPO",),
     "prefenvs.agents.replay": ("TensorReplayBuffer",),
     "prefenvs.agents.reward_metrics": ("RewardMetricsCallback",),
-    "prefenvs.agents.reward_models": ("RewardEnsemble",),
+    "prefenvs.agents.reward_models": ("LinearRegret", "LinearReward", "RewardEnsemble", "fit_linear", "linear_model"),
     "prefenvs.agents.sac": ("SAC",),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}

@@ -30,7 +30,9 @@ class Evaluation:
     """Share of episodes that ended in success, where the task has such a notion."""
 
 
-def evaluate(policy: Any, env_id: str, episodes: int = 20, *, deterministic: bool = True) -> Evaluation:
+def evaluate(
+    policy: Any, env_id: str, episodes: int = 20, *, deterministic: bool = True, first_seed: int = FIRST_SEED
+) -> Evaluation:
     """Play episodes with the true reward shown. The same episodes every time.
 
     Args:
@@ -38,12 +40,13 @@ def evaluate(policy: Any, env_id: str, episodes: int = 20, *, deterministic: boo
         env_id: id of a task.
         episodes: how many.
         deterministic: take the policy's mode.
+        first_seed: of episode 0; episode i is reset with this plus i.
     """
     env = gym.make(env_id, evaluation=True)
-    env.action_space.seed(FIRST_SEED)
+    env.action_space.seed(first_seed)
     returns, successes = [], []
     for episode in range(episodes):
-        observation, _ = env.reset(seed=FIRST_SEED + episode)
+        observation, _ = env.reset(seed=first_seed + episode)
         total, over = 0.0, False
         info: dict[str, Any] = {}
         while not over:

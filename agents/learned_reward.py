@@ -12,9 +12,7 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepR
 
 from prefenvs.agents.replay import TensorReplayBuffer
 from prefenvs.agents.reward_models import RewardEnsemble
-
-CHUNK = 16_384
-"""Steps that a reward model reads at a time."""
+from prefenvs.agents.reward_models.ensemble import CHUNK
 
 
 class LearnedReward(VecEnvWrapper):

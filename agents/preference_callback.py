@@ -53,6 +53,9 @@ class PreferenceConfig:
     """Networks in the reward ensemble."""
     hidden: tuple[int, ...] = field(default=(256, 256, 256))
     """Hidden layers of each."""
+    standardize: bool = True
+    """Whether the ensemble reads observations and actions in units of their spread over the segments asked about
+    (B-Pref: False, as they are)."""
     reward_lr: float = 3e-4
     """Adam's learning rate for the ensemble."""
     reward_epochs: int = 100
@@ -144,7 +147,12 @@ class PreferenceCallback(BaseCallback):
             if self.reward_model is None:
                 rng = torch.Generator().manual_seed(self.seed)
                 self.reward_model = RewardEnsemble(
-                    observation_space, action_space, members=self.config.members, hidden=self.config.hidden, rng=rng
+                    observation_space,
+                    action_space,
+                    members=self.config.members,
+                    hidden=self.config.hidden,
+                    standardize=self.config.standardize,
+                    rng=rng,
                 ).to(device)
             self._optimizer = torch.optim.Adam(self.reward_model.parameters(), lr=self.config.reward_lr)
         assert self.reward_model is not None

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from stable_baselines3 import PPO
 from stable_baselines3.common.base_class import maybe_make_env
 from stable_baselines3.common.utils import get_device
 
 from prefenvs.agents.learned_reward import LearnedReward
 from prefenvs.agents.pebble import with_preferences
+from prefenvs.agents.ppo import PPO
 from prefenvs.agents.preference_callback import PreferenceCallback, PreferenceConfig
 from prefenvs.agents.saving import load_agent, save_agent
 from prefenvs.labelling import feedback as feedback_of

@@ -12,9 +12,9 @@ from stable_baselines3.common.preprocessing import is_image_space
 from stable_baselines3.common.torch_layers import FlattenExtractor
 from stable_baselines3.common.type_aliases import ReplayBufferSamples
 from stable_baselines3.sac.policies import LOG_STD_MAX, LOG_STD_MIN, Actor, ContinuousCritic
-from torch import Tensor, nn
+from torch import Tensor
 
-from prefenvs.agents.fused import MLP, FusedAdam, covers_adam, linear_layers, write_gradients
+from prefenvs.agents.fused import MLP, FusedAdam, covers_adam, linear_layers, parameters_of, write_gradients
 from prefenvs.agents.replay import TensorReplayBuffer
 
 _SQUASH_EPSILON = 1e-6
@@ -78,12 +78,13 @@ class SACUpdate:
     def __init__(self, model: stable_baselines3.SAC, parts: tuple[Any, ...]) -> None:
         """Update the networks of `model`; `parts` is what `covered_parts` found in it."""
         self.model, self.parts = model, parts
-        actor, critic, target = model.actor, model.critic, model.critic_target
-        trunk, activation = linear_layers(actor.latent_pi)  # type: ignore[misc]
+        actor, critic = model.actor, model.critic
+        (trunk, activation), _, _, *values = parts[0]
         self.actor = _SquashedGaussian(MLP(trunk, activation, activate_last=True), actor.mu, actor.log_std)
-        self.critics, self.targets = (
-            [MLP(*linear_layers(network)) for network in networks.q_networks]  # type: ignore[arg-type, misc]
-            for networks in (critic, target)
+        networks = [MLP(*value) for value in values]
+        self.critics, self.targets = networks[:2], networks[2:]
+        self._weights, self._target_weights = (
+            [p for network in pair for p in parameters_of(network.layers)] for pair in (self.critics, self.targets)
         )
         self.actor_adam, self.critic_adam = FusedAdam(actor.optimizer), FusedAdam(critic.optimizer)
         self.ent_coef_adam = None if model.ent_coef_optimizer is None else FusedAdam(model.ent_coef_optimizer)
@@ -93,8 +94,8 @@ class SACUpdate:
         for adam in (self.actor_adam, self.critic_adam, self.ent_coef_adam):
             if adam is not None:
                 adam.prepare()
-        self._weights = [parameter.data for parameter in self.model.critic.parameters()]
-        self._target_weights = [parameter.data for parameter in self.model.critic_target.parameters()]
+        for network in (self.actor.trunk, *self.critics, *self.targets):
+            network.prepare()
 
     @torch.no_grad()
     def step(self, batch: ReplayBufferSamples, *, move_target: bool) -> dict[str, Tensor]:
@@ -187,7 +188,7 @@ class _SquashedGaussian:
         inside = (raw >= LOG_STD_MIN) & (raw <= LOG_STD_MAX)
         by_log_std = (by_mean * self._spread[:B] - alpha) * inside
         for head, by_output in zip(self.heads, (by_mean, by_log_std), strict=True):
-            write_gradients(head, by_output, latent)
+            write_gradients(head.weight, head.bias, by_output, latent)
         mean, log_std = self.heads
         self.trunk.backward((by_mean @ mean.weight).addmm_(by_log_std, log_std.weight))
 
@@ -216,14 +217,18 @@ def covered_parts(model: stable_baselines3.SAC) -> tuple[Any, ...] | None:
         or critic.n_critics != 2
     ):
         return None
-    heads = [nn.Sequential(actor.mu), nn.Sequential(actor.log_std)]  # type: ignore[call-overload]
-    networks = [linear_layers(net) for net in (actor.latent_pi, *heads, *critic.q_networks, *target.q_networks)]
+    heads = ([actor.mu], [actor.log_std])
+    networks = [linear_layers(net) for net in (actor.latent_pi, *heads, *critic.q_networks, *target.q_networks)]  # type: ignore[arg-type]
+    found = [network for network in networks if network is not None]
+    if len(found) < len(networks):
+        return None
+    params = [parameters_of(layers) for layers, _ in found]
     optimizers: list[tuple[Any, list[Any]]] = [
-        (actor.optimizer, list(actor.parameters())),
-        (critic.optimizer, list(critic.parameters())),
+        (actor.optimizer, [*params[0], *params[1], *params[2]]),
+        (critic.optimizer, [*params[3], *params[4]]),
     ]
     if model.ent_coef_optimizer is not None:
         optimizers.append((model.ent_coef_optimizer, [model.log_ent_coef]))
-    if None in networks or not all(covers_adam(*pair) for pair in optimizers):
+    if not all(covers_adam(*pair) for pair in optimizers):
         return None
-    return (networks, [optimizer for optimizer, _ in optimizers], model.policy)
+    return (found, [optimizer for optimizer, _ in optimizers], model.policy)

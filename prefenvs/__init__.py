@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from prefenvs.labelling import render as render
     from prefenvs.labelling import true_scores as true_scores
     from prefenvs.oracles import ORACLES as ORACLES
+    from prefenvs.oracles import load_values as load_values
     from prefenvs.preference_env import EvaluationEnv as EvaluationEnv
     from prefenvs.preference_env import PreferenceEnv as PreferenceEnv
     from prefenvs.preference_env import wrap as wrap
@@ -49,7 +50,7 @@ _MODULES = {
         *("PrefenvsError", "RunMismatch", "SegmentForgotten"),
     ),
     "prefenvs.labelling": ("Feedback", "feedback", "render", "true_scores"),
-    "prefenvs.oracles": ("ORACLES",),
+    "prefenvs.oracles": ("ORACLES", "load_values"),
     "prefenvs.preference_env": ("EvaluationEnv", "PreferenceEnv", "wrap"),
     "prefenvs.sb3": ("sb3_vec",),
     "prefenvs.segment_store": ("SegmentStore",),

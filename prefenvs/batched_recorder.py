@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from prefenvs.recorder import Recorder
+from prefenvs.segments import Arrays, map_arrays
 from prefenvs.tasks.task import State
 
 
@@ -32,12 +35,12 @@ class BatchedRecorder:
         self._lines, self._line = lines, 0
         self._first = np.zeros(num_envs, np.int64)  # line of each stream's first step that its Recorder lacks
         self._terminated = np.zeros(num_envs, bool)
-        self._ring: dict[str, np.ndarray] = {}
+        self._ring: dict[str, Any] = {}
 
-    def begin(self, rows: np.ndarray, observations: np.ndarray) -> None:
+    def begin(self, rows: np.ndarray, observations: Arrays) -> None:
         """Begin episodes of these rows with their (N, *obs) observations."""
         for row in rows.tolist():
-            self.stream(row).reset(observations[row])
+            self.stream(row).reset(map_arrays(lambda array, row=row: array[row], observations))
         self.episodes[rows] += 1
         self.steps[rows] = 0
         self._first[rows] = self._line
@@ -45,7 +48,7 @@ class BatchedRecorder:
     def add(
         self,
         actions: np.ndarray,
-        observations: np.ndarray,
+        observations: Arrays,
         rewards: np.ndarray,
         factors: np.ndarray,
         terminated: np.ndarray,
@@ -54,16 +57,23 @@ class BatchedRecorder:
         """Record a step, as arrays (N, ...), of the rows that (N,) `acted`; the others have just begun an episode."""
         values = {"actions": actions, "observations": observations, "rewards": rewards, "factors": factors}
         if not self._ring:
-            self._ring = {name: np.zeros((self._lines, *v.shape), v.dtype) for name, v in values.items()}
+            self._ring = {name: map_arrays(self._lines_of, value) for name, value in values.items()}
         for row in np.flatnonzero(self._line - self._first == self._lines).tolist():
             self.stream(row)
         at = self._line % self._lines
         for name, value in values.items():
-            self._ring[name][at] = value
+            if isinstance(value, dict):
+                for key, part in value.items():
+                    self._ring[name][key][at] = part
+            else:
+                self._ring[name][at] = value
         self._line += 1
         self._first[~acted] = self._line
         self.steps += acted
         np.copyto(self._terminated, terminated, where=acted)
+
+    def _lines_of(self, array: np.ndarray) -> np.ndarray:
+        return np.zeros((self._lines, *array.shape), array.dtype)
 
     def snapshots_due(self, after: int = 0) -> np.ndarray:
         """Rows whose state is kept once `after` more steps are taken; that of the reset not counted."""
@@ -79,7 +89,7 @@ class BatchedRecorder:
         recorder, lines = self.recorders[row], np.arange(self._first[row], self._line) % self._lines
         if len(lines):
             recorder.extend(
-                **{name: array[lines, row] for name, array in self._ring.items()},
+                **{name: map_arrays(lambda ring: ring[lines, row], rings) for name, rings in self._ring.items()},
                 terminated=bool(self._terminated[row]),
             )
         self._first[row] = self._line

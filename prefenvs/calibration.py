@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -39,16 +40,21 @@ class Calibration:
 
 
 def random_play(task: Any, steps: int, horizon: int, rng: np.random.Generator) -> list[dict[str, Any]]:
-    """Episodes of uniformly random actions in a task, `steps` steps in all: dicts with fields of JudgedSegments."""
+    """Episodes of a task, `steps` steps in all: dicts with fields of JudgedSegments.
+
+    Actions are uniformly random, or those of the task's own `reference_episode(rng)`, which gives a reset's options and
+    the actions: random words say nothing of how much texts differ.
+    """
     episodes = []
     task.action_space.seed(int(rng.integers(2**31)))
     taken = 0
     while taken < steps:
-        observation, _ = task.reset(seed=int(rng.integers(2**31)))
+        options, planned = task.reference_episode(rng) if hasattr(task, "reference_episode") else (None, None)
+        observation, _ = task.reset(seed=int(rng.integers(2**31)), options=options)
         episode: dict[str, Any] = {"observations": [observation], "actions": [], "rewards": [], "factors": []}
         terminated = truncated = False
         while not (terminated or truncated) and len(episode["actions"]) < (horizon or steps):
-            action = task.action_space.sample()
+            action = task.action_space.sample() if planned is None else planned[len(episode["actions"])]
             observation, reward, terminated, truncated, _ = task.step(action)
             episode["observations"].append(observation)
             episode["actions"].append(action)
@@ -176,21 +182,39 @@ def calibrate(
     return measure(make_oracle(oracle, ""), cut_windows(episodes, segment_steps, 2000, rng), myopia)
 
 
-@functools.lru_cache(maxsize=32)
-def reference_set(task: str, segment_steps: int, steps: int = 5000, seed: int = 0) -> JudgedSegments:
+def reference_set(
+    task: str,
+    segment_steps: int,
+    steps: int = 5000,
+    seed: int = 0,
+    task_kwargs: Mapping[str, Any] | None = None,
+) -> JudgedSegments:
     """2000 windows of random play in a task of the suite, the same on every call.
 
     Raises:
         ValueError: for an unknown task.
     """
     from prefenvs.error import unknown_name
-    from prefenvs.preference_env import make_task
     from prefenvs.tasks import TASKS
 
     if task not in TASKS:
         raise unknown_name("task", task, TASKS)
+    arguments = (task, segment_steps, steps, seed, tuple(sorted((task_kwargs or {}).items())))
+    try:
+        return _reference_set(*arguments)
+    except TypeError:  # arguments that cannot be hashed, as a list, cannot be remembered
+        return _reference_set.__wrapped__(*arguments)
+
+
+@functools.lru_cache(maxsize=32)
+def _reference_set(
+    task: str, segment_steps: int, steps: int, seed: int, task_kwargs: tuple[tuple[str, Any], ...]
+) -> JudgedSegments:
+    from prefenvs.preference_env import make_task
+    from prefenvs.tasks import TASKS
+
     rng = np.random.default_rng(seed)
-    base = make_task(TASKS[task])
+    base = make_task(TASKS[task], task_kwargs=dict(task_kwargs))
     episodes = random_play(base, steps, TASKS[task].horizon, rng)
     base.close()
     return cut_windows(episodes, segment_steps, 2000, rng, task)

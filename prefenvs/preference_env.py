@@ -41,6 +41,10 @@ class FeedbackConfig:
     """The units of the teacher's parameters for a task of your own, from `prefenvs.calibrate`."""
 
 
+SHOWN_METADATA = ("render_modes", "render_fps", "language")
+"""Keys of a task's metadata that both doors show; `language` is what may be known of a text task."""
+
+
 class PreferenceEnv(gym.Env[Any, Any]):
     """A task whose true reward is hidden: `step` returns 0.0 and `info` only says where in the stream a step lies.
 
@@ -68,6 +72,7 @@ class PreferenceEnv(gym.Env[Any, Any]):
         recorded_episodes: int = 100,
         pixels: int | None = None,
         restorable: bool = True,
+        task_kwargs: Mapping[str, Any] | None = None,
     ) -> None:
         """Hide `task`. Use `gym.make` or `prefenvs.wrap` instead, which call this.
 
@@ -81,10 +86,12 @@ class PreferenceEnv(gym.Env[Any, Any]):
             recorded_episodes: finished episodes that can still be asked about.
             pixels: side of square images to observe in place of the task's own observation.
             restorable: whether `task` has `get_state` and `set_state`.
+            task_kwargs: what `task` was made with, so that units and optimal values are those of the same task.
         """
         self.task_name, self.horizon, self.feedback_config = name, horizon, config
         self._task, self._harmless_info, self._pixels, self._restorable = task, harmless_info, pixels, restorable
         self._recorder = Recorder(factors, recorded_episodes)
+        self._task_kwargs = dict(task_kwargs or {})
         self._stream = -1
         self._feedback: Any = None
         self._rebuild: tuple[Callable[..., gym.Env[Any, Any]], dict[str, Any]] | None = None
@@ -93,7 +100,7 @@ class PreferenceEnv(gym.Env[Any, Any]):
         self.observation_space = base.observation_space
         if pixels is not None:
             self.observation_space = gym.spaces.Box(0, 255, (pixels, pixels, 3), np.uint8)
-        self.metadata = {key: base.metadata[key] for key in ("render_modes", "render_fps") if key in base.metadata}
+        self.metadata = {key: base.metadata[key] for key in SHOWN_METADATA if key in base.metadata}
         self.render_mode = base.render_mode
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
@@ -172,6 +179,7 @@ class PreferenceEnv(gym.Env[Any, Any]):
         return {
             "config": self.feedback_config,
             "task": self.task_name,
+            "task_kwargs": self._task_kwargs,
             "horizon": self.horizon,
             "factors": self._recorder.factor_names,
             "episodes": self._recorder.capacity,
@@ -292,7 +300,8 @@ def make(
         render_mode: "rgb_array" to be able to draw; some tasks have others.
         recorded_episodes: finished episodes that can still be asked about.
         task_kwargs: passed to the task's own class.
-        **feedback: fields of FeedbackConfig: oracle, teacher, budget, answer, feedback_seed, store, run, calibration.
+        **feedback: fields of FeedbackConfig: oracle, teacher, budget, answer, feedback_seed, store, run, calibration;
+            and arguments of the task's class that its TaskSpec names, as `view` of the text tasks.
 
     Raises:
         ValueError: for unknown names and arguments, with the nearest known one.
@@ -313,7 +322,8 @@ def make(
     side = 84 if pixels is True else int(pixels) or None
     if side is not None and render_mode is None:
         render_mode = "rgb_array"
-    config = feedback_config(feedback)
+    task_kwargs, feedback = split_arguments(spec, task_kwargs, feedback)
+    config = feedback_config(feedback, tuple(spec.kwargs))
     if evaluation:
         return EvaluationEnv(make_task(spec, render_mode, task_kwargs), name=task, pixels=side)
     env = PreferenceEnv(
@@ -325,6 +335,7 @@ def make(
         harmless_info=spec.harmless_info,
         recorded_episodes=recorded_episodes,
         pixels=side,
+        task_kwargs=task_kwargs,
     )
     env._rebuild = (make, arguments)
     return env
@@ -338,8 +349,20 @@ def make_task(spec: TaskSpec, render_mode: str | None = None, task_kwargs: Mappi
     )
 
 
-def feedback_config(settings: Mapping[str, Any]) -> FeedbackConfig:
+def split_arguments(
+    spec: TaskSpec, task_kwargs: Mapping[str, Any] | None, settings: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The arguments for the task's class, with those of `settings` that its spec names, and the other settings."""
+    own = {name: value for name, value in settings.items() if name in spec.kwargs}
+    return {**own, **(task_kwargs or {})}, {name: value for name, value in settings.items() if name not in own}
+
+
+def feedback_config(settings: Mapping[str, Any], others: tuple[str, ...] = ()) -> FeedbackConfig:
     """A FeedbackConfig from keyword arguments, checked as far as that costs nothing.
+
+    Args:
+        settings: its fields.
+        others: names that the caller knows beside them, to suggest where one is misspelt.
 
     Raises:
         ValueError: for an unknown argument, oracle, teacher or kind of answer, or a budget or seed out of range.
@@ -350,7 +373,7 @@ def feedback_config(settings: Mapping[str, Any]) -> FeedbackConfig:
     known = FeedbackConfig.__dataclass_fields__
     for key in settings:
         if key not in known:
-            raise unknown_name("argument", key, known)
+            raise unknown_name("argument", key, (*known, *others))
     config = FeedbackConfig(**settings)
     for argument, value, registry in (("oracle", config.oracle, ORACLES), ("teacher", config.teacher, TEACHERS)):
         name = value.get("name") if isinstance(value, Mapping) else value

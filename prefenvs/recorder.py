@@ -24,6 +24,13 @@ class _Episode:
     terminated: bool = False
     states: dict[int, State] = field(default_factory=dict)
 
+    def pack(self) -> None:
+        """Turn lists into arrays, once no more steps are to come; dicts of observations stay as they are."""
+        for name in ("observations", "actions", "rewards", "factors"):
+            values = getattr(self, name)
+            if not isinstance(values[0], dict):
+                setattr(self, name, np.asarray(values))
+
 
 class Recorder:
     """The last episodes of one stream, as the oracle needs them.
@@ -47,8 +54,9 @@ class Recorder:
     def reset(self, observation: Any) -> None:
         """Begin an episode; the oldest one beyond the capacity is forgotten."""
         if self.episode >= 0 and self.step:
-            rewards = self._episodes[self.episode].rewards
-            self._recent_returns.append((float(np.sum(rewards)), len(rewards)))
+            ended = self._episodes[self.episode]
+            self._recent_returns.append((float(np.sum(ended.rewards)), len(ended.rewards)))
+            ended.pack()
         self.episode += 1
         self._episodes[self.episode] = _Episode(observations=[_copy(observation)])
         self._episodes.pop(self.episode - self.capacity - 1, None)
@@ -67,7 +75,7 @@ class Recorder:
     def extend(
         self,
         actions: np.ndarray,
-        observations: np.ndarray,
+        observations: Arrays,
         rewards: np.ndarray,
         factors: np.ndarray,
         *,
@@ -76,7 +84,12 @@ class Recorder:
         """Record several steps, as arrays (steps, ...) that it may keep; only the last may have terminated."""
         episode = self._episodes[self.episode]
         episode.actions = _append(episode.actions, actions)
-        episode.observations = _append(episode.observations, observations)
+        if isinstance(observations, dict):
+            episode.observations += [
+                {key: values[step] for key, values in observations.items()} for step in range(len(rewards))
+            ]
+        else:
+            episode.observations = _append(episode.observations, observations)
         episode.rewards = _append(episode.rewards, rewards)
         episode.factors = _append(episode.factors, factors)
         episode.terminated = terminated
@@ -160,7 +173,7 @@ class Recorder:
             raise SegmentForgotten(f"no state of episode {episode} is kept, so its steps cannot be drawn.")
         held = self._episodes[episode]
         at = max(key for key in held.states if key <= step)
-        return held.states[at], held.actions[at:], at
+        return held.states[at], list(held.actions[at:]), at
 
     def state(self) -> dict[str, np.ndarray]:
         """Everything recorded, as named arrays, for the oracle's side of a checkpoint."""

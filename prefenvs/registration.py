@@ -16,5 +16,5 @@ def register_all() -> None:
                 entry_point="prefenvs.preference_env:make",
                 vector_entry_point="prefenvs.vector_env:make_vec" if spec.batched else None,
                 kwargs={"task": spec.name},
-                max_episode_steps=spec.horizon,
+                max_episode_steps=spec.horizon if spec.time_limit else None,
             )

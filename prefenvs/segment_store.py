@@ -224,20 +224,20 @@ class SegmentStore:
         return self._gather(episodes, which, first[which] + draws - before, steps)
 
     def _gather(self, episodes: list[_Episode], which: np.ndarray, start: np.ndarray, steps: int) -> Segments:
-        chosen = [episodes[index] for index in which]
-        rows = np.array([episode.row for episode in chosen])
-        stop = np.array([episode.start + episode.length for episode in chosen])
-        length = np.minimum(stop - start, steps)
+        facts = [(e.row, e.start, e.length, e.first, e.terminated, e.truncated, *e.key) for e in episodes]
+        rows, begin, size, first, terminated, truncated, stream, number = np.array(facts, np.int64)[which].T
+        length = np.minimum(begin + size - start, steps)
         mask = np.arange(steps) < length[:, None]
         slots = (start[:, None] + np.arange(steps + 1)) % self._size
-        at_end = start + length == stop
+        at_end = start + length == begin + size
+        ends = np.flatnonzero(at_end)
+        ended, which_ended = np.unique(which[ends], return_inverse=True)
 
         def cut(array: np.ndarray, last: Any, width: int) -> np.ndarray:
             window = array[rows[:, None], slots[:, :width]]
             window[np.arange(width) > (length[:, None] if width > steps else length[:, None] - 1)] = 0
-            if width > steps:  # the observation after an episode's last step is not in the ring
-                for index in np.flatnonzero(at_end):
-                    window[index, length[index]] = last(chosen[index])
+            if width > steps and len(ends):  # the observation after an episode's last step is not in the ring
+                window[ends, length[ends]] = np.stack([last(episodes[index]) for index in ended])[which_ended]
             return window
 
         if isinstance(self._observations, dict):
@@ -251,11 +251,9 @@ class SegmentStore:
             observations,
             map_arrays(lambda array: cut(array, None, steps), self._actions),
             mask,
-            terminated=at_end & np.array([episode.terminated for episode in chosen]),
-            truncated=at_end & np.array([episode.truncated for episode in chosen]),
-            ids=np.array(
-                [(*e.key, e.first + position - e.start) for e, position in zip(chosen, start, strict=True)], np.int64
-            ).reshape(-1, 3),
+            terminated=at_end & (terminated == 1),
+            truncated=at_end & (truncated == 1),
+            ids=np.stack([stream, number, first + start - begin], 1),
             task=self.task,
         )
 

@@ -95,6 +95,35 @@ class Segments:
         )
 
     @staticmethod
+    def of_step(
+        observations: Arrays,
+        actions: np.ndarray,
+        next_observations: Arrays,
+        terminated: np.ndarray,
+        truncated: np.ndarray,
+        ids: np.ndarray,
+        task: str = "",
+    ) -> Segments:
+        """One step of E environments as E windows of one step: whole completions, where a step is one.
+
+        Args:
+            observations: (E, *obs) in which the actions were taken.
+            actions: (E, *act).
+            next_observations: (E, *obs) that followed, the terminal ones included.
+            terminated: (E,) bool.
+            truncated: (E,) bool.
+            ids: (E, 3) the `info["segment_id"]` that came with `next_observations`.
+            task: name of the task.
+        """
+        if isinstance(observations, dict):
+            both: Arrays = {key: np.stack([observations[key], next_observations[key]], 1) for key in observations}
+        else:
+            both = np.stack([observations, next_observations], 1)  # type: ignore[list-item]
+        begun = ids - np.array([0, 0, 1])
+        mask = np.ones((len(begun), 1), bool)
+        return Segments(both, actions[:, None], mask, terminated.copy(), truncated.copy(), begun, task)
+
+    @staticmethod
     def concatenate(parts: list[Segments]) -> Segments:
         """One batch of all windows, in order. All parts have the same T.
 

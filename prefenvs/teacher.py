@@ -16,6 +16,13 @@ from prefenvs.segments import Label
 ANSWERS = ("choice", "ranking", "rating", "soft")
 """Kinds of answer a teacher can give."""
 
+ROUNDING = 1e-9
+"""An error-free teacher ties scores that differ by no more than this share of their unit and size, |score|.
+
+Scores are sums of float64 numbers, and regrets small differences of large ones: equal scores differ by 1e-12 of their
+size or less, and by the last sweep of the solver. Compared bit for bit, rounding would break such ties, always for the
+same segment. Solvers call actions equally good by the same rule (`greedy_policy`)."""
+
 
 @dataclass(frozen=True)
 class Teacher:
@@ -158,8 +165,9 @@ def answer_scores(
     # Ties come before mistakes. An error-free teacher has no reason to break an exact tie of what it remembers either.
     alike = _near_best(plain, thresholds.tie_within)
     tied = alike.sum(1) > 1 if thresholds.tie_within > 0 else np.zeros(len(plain), bool)
+    equal_within = _rounding(thresholds, weighted)
     if math.isinf(teacher.beta):
-        exact = _near_best(weighted, 0.0)
+        exact = _near_best(weighted, equal_within)
         alike = np.where(tied[:, None], alike, exact)
         tied |= exact.sum(1) > 1
     if answer == "soft":
@@ -185,7 +193,7 @@ def answer_scores(
     ranking = np.where(tied[:, None] & alike, 0, np.argsort(order, axis=1))
     if math.isinf(teacher.beta):  # segments that cannot be told apart share a place
         apart = np.abs(plain[:, None, :] - plain[:, :, None]) >= thresholds.tie_within
-        behind = (noisy[:, None, :] > noisy[:, :, None]) & apart
+        behind = (noisy[:, None, :] > noisy[:, :, None] + equal_within[:, :, None]) & apart
         ranking = np.where((swap & ~tied)[:, None], ranking, behind.sum(2))
     ranking[skipped] = -1
     return Label(choice, ranking=ranking.astype(np.int64))
@@ -277,15 +285,20 @@ def answer_margins(teacher: Teacher, margins: np.ndarray, uniforms: np.ndarray, 
     return label
 
 
-def _near_best(scores: np.ndarray, within: float) -> np.ndarray:
+def _near_best(scores: np.ndarray, within: float | np.ndarray) -> np.ndarray:
     gap = scores.max(1, keepdims=True) - scores
-    return (gap < within) | (gap == 0.0) if within > 0 else gap == 0.0
+    return (gap < within) | (gap == 0.0)
+
+
+def _rounding(thresholds: Thresholds, scores: np.ndarray) -> np.ndarray:
+    """(n, 1) difference up to which the scores of a query count as equal."""
+    return ROUNDING * (thresholds.unit + np.abs(scores).max(1, keepdims=True))
 
 
 def _choice_law(teacher: Teacher, thresholds: Thresholds, scores: np.ndarray) -> np.ndarray:
     """(n, k) probability that each segment is meant, before mistakes."""
     if math.isinf(teacher.beta):
-        best = _near_best(scores, 0.0)
+        best = _near_best(scores, _rounding(thresholds, scores))
         return best / best.sum(1, keepdims=True)
     logits = teacher.beta * scores / thresholds.unit
     weights = np.exp(logits - logits.max(1, keepdims=True))

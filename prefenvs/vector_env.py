@@ -14,7 +14,15 @@ from gymnasium.vector.utils import batch_space
 
 from prefenvs.batched_recorder import BatchedRecorder
 from prefenvs.error import PrefenvsError, unknown_name
-from prefenvs.preference_env import FeedbackConfig, evaluation_only, feedback_config, make_task, replayed_frames
+from prefenvs.preference_env import (
+    FeedbackConfig,
+    evaluation_only,
+    feedback_config,
+    make_task,
+    replayed_frames,
+    split_arguments,
+)
+from prefenvs.segments import Arrays, map_arrays
 from prefenvs.tasks import TASKS
 from prefenvs.tasks.task import BatchedStep, BatchedTask
 
@@ -54,24 +62,29 @@ class BatchedEnv(gym.vector.VectorEnv[Any, Any, np.ndarray]):
 
     def reset(
         self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[np.ndarray, Infos]:
+    ) -> tuple[Any, Infos]:
         """Begin episodes: of all environments, or of those in `options["reset_mask"]`.
 
         Args:
             seed: environment i gets seed + i, or the i-th of a list; None goes on with its generator.
-            options: `reset_mask`, (N,) bool.
+            options: `reset_mask`, (N,) bool, and what the task knows, for all or (N, ...) for each.
 
         Raises:
-            ValueError: for another number of seeds, or a mask of another shape, kind or without a True. Nothing
-                was reset.
+            ValueError: for another number of seeds, a mask of another shape, kind or without a True, or options that
+                the task refuses. Nothing was reset.
         """
         mask = _reset_mask(options, self.num_envs)
+        before = list(self._generators)
         self._seed(_seeds(seed, self.num_envs), mask)
-        self._begin(mask)
+        try:
+            self._begin(mask, options)
+        except ValueError:
+            self._generators = before
+            raise
         observations = self._task.observe()
         return observations, self._after_begin(observations, mask)
 
-    def step(self, actions: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, Infos]:
+    def step(self, actions: Any) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, Infos]:
         """Act in all environments; those that NEXT_STEP autoreset is due for begin an episode instead.
 
         Raises:
@@ -126,18 +139,19 @@ class BatchedEnv(gym.vector.VectorEnv[Any, Any, np.ndarray]):
         for row, generator in zip(rows, [seeding.np_random(seeds[row])[0] for row in rows], strict=True):
             self._generators[row] = generator
 
-    def _begin(self, mask: np.ndarray) -> None:
+    def _begin(self, mask: np.ndarray, options: Mapping[str, Any] | None = None) -> None:
         rows = np.flatnonzero(mask)
-        self._task.reset(rows, [self._generators[row] for row in rows.tolist()])
+        generators: list[Any] = [self._generators[row] for row in rows.tolist()]
+        self._task.reset(rows, generators, options)
         self._elapsed[rows] = 0
         self._over = self._over & ~mask
 
-    def _same_step(self, observations: np.ndarray, infos: Infos) -> tuple[np.ndarray, Infos]:
+    def _same_step(self, observations: Arrays, infos: Infos) -> tuple[Arrays, Infos]:
         """Begin the episodes that ended, and keep how they ended as `final_obs` and `final_info`."""
         over = self._over
         final = np.full(self.num_envs, None, object)
         for row in np.flatnonzero(over).tolist():
-            final[row] = observations[row]
+            final[row] = map_arrays(lambda array, row=row: array[row], observations)
         ended = {"final_obs": final, "_final_obs": over, "final_info": _only(infos, over), "_final_info": over.copy()}
         self._begin(over)
         observations = self._task.observe()
@@ -151,12 +165,12 @@ class BatchedEnv(gym.vector.VectorEnv[Any, Any, np.ndarray]):
         if self.render_mode is not None:
             self._task.remember(np.arange(self.num_envs))
 
-    def _after_begin(self, observations: np.ndarray, began: np.ndarray) -> Infos:
+    def _after_begin(self, observations: Arrays, began: np.ndarray) -> Infos:
         """Episodes of these rows have begun; their infos."""
         return {}
 
     def _after_step(
-        self, actions: np.ndarray, observations: np.ndarray, result: BatchedStep, acted: np.ndarray
+        self, actions: np.ndarray, observations: Arrays, result: BatchedStep, acted: np.ndarray
     ) -> tuple[np.ndarray, Infos]:
         """The rows that `acted` took a step and the others have begun an episode; rewards and infos to show."""
         raise NotImplementedError
@@ -185,6 +199,7 @@ class PreferenceVectorEnv(BatchedEnv):
         config: FeedbackConfig,
         factors: tuple[str, ...],
         recorded_episodes: int,
+        task_kwargs: Mapping[str, Any] | None = None,
         **base: Any,
     ) -> None:
         """Hide `task`. Use `gym.make_vec`, which calls this.
@@ -194,11 +209,13 @@ class PreferenceVectorEnv(BatchedEnv):
             config: how questions are answered.
             factors: names of the reward factors.
             recorded_episodes: finished episodes of each environment that can still be asked about.
+            task_kwargs: what the task was made with, so that units and optimal values are those of the same task.
             **base: as BatchedEnv.
         """
         super().__init__(task, **base)
         self.feedback_config = config
         self._recorder = BatchedRecorder(self.num_envs, factors, recorded_episodes)
+        self._task_kwargs = dict(task_kwargs or {})
         self._streams = np.full(self.num_envs, -1)
         self._feedback: Any = None
 
@@ -206,7 +223,7 @@ class PreferenceVectorEnv(BatchedEnv):
         super()._before_step()
         self._task.remember(self._recorder.snapshots_due(after=1))
 
-    def _after_begin(self, observations: np.ndarray, began: np.ndarray) -> Infos:
+    def _after_begin(self, observations: Arrays, began: np.ndarray) -> Infos:
         rows = np.flatnonzero(began)
         self._recorder.begin(rows, observations)
         for row in rows.tolist():
@@ -214,7 +231,7 @@ class PreferenceVectorEnv(BatchedEnv):
         return _only(self._ids(), began)
 
     def _after_step(
-        self, actions: np.ndarray, observations: np.ndarray, result: BatchedStep, acted: np.ndarray
+        self, actions: np.ndarray, observations: Arrays, result: BatchedStep, acted: np.ndarray
     ) -> tuple[np.ndarray, Infos]:
         if not acted.all():
             self._after_begin(observations, ~acted)
@@ -242,6 +259,7 @@ class PreferenceVectorEnv(BatchedEnv):
         return {
             "config": self.feedback_config,
             "task": self.task_name,
+            "task_kwargs": self._task_kwargs,
             "horizon": TASKS[self.task_name].horizon,
             "factors": recorder.factor_names,
             "episodes": recorder.capacity,
@@ -282,7 +300,7 @@ class EvaluationVectorEnv(BatchedEnv):
         return self._task
 
     def _after_step(
-        self, actions: np.ndarray, observations: np.ndarray, result: BatchedStep, acted: np.ndarray
+        self, actions: np.ndarray, observations: Arrays, result: BatchedStep, acted: np.ndarray
     ) -> tuple[np.ndarray, Infos]:
         factors = {name: result.factors[:, i] for i, name in enumerate(self._factors)}
         factors |= {f"_{name}": np.ones(self.num_envs, bool) for name in self._factors}
@@ -322,7 +340,8 @@ def make_vec(
         recorded_episodes: finished episodes of each environment that can still be asked about.
         task_kwargs: passed to the task's own class.
         threads: that step MuJoCo; by default one for each core this process may use.
-        **feedback: fields of FeedbackConfig: oracle, teacher, budget, answer, feedback_seed, store, run, calibration.
+        **feedback: fields of FeedbackConfig: oracle, teacher, budget, answer, feedback_seed, store, run, calibration;
+            and arguments of the task's class that its TaskSpec names, as `view` of the text tasks.
 
     Raises:
         ValueError: for unknown names and arguments, with the nearest known one, and for pixels.
@@ -333,7 +352,9 @@ def make_vec(
     modes = [mode.value for mode in AutoresetMode]
     if not isinstance(autoreset_mode, AutoresetMode) and autoreset_mode not in modes:
         raise unknown_name("autoreset_mode", autoreset_mode, modes)
-    spec, config = TASKS[task], feedback_config(feedback)
+    spec = TASKS[task]
+    task_kwargs, feedback = split_arguments(spec, task_kwargs, feedback)
+    config = feedback_config(feedback, tuple(spec.kwargs))
     assert spec.batched is not None, f"{task} has no batched simulation"
     module, _, name = spec.batched.partition(":")
     batched = getattr(importlib.import_module(module), name)
@@ -349,7 +370,7 @@ def make_vec(
     if evaluation:
         env = EvaluationVectorEnv(**base)
     else:
-        env = PreferenceVectorEnv(**base, config=config, recorded_episodes=recorded_episodes)
+        env = PreferenceVectorEnv(**base, config=config, recorded_episodes=recorded_episodes, task_kwargs=task_kwargs)
     env._recipe = recipe
     return env
 
@@ -365,6 +386,9 @@ def check_actions(actions: Any, space: gym.Space[Any], num_envs: int) -> np.ndar
         raise ValueError(f"actions have shape {array.shape}, expected (num_envs, *act) = {shape}. Nothing was done.")
     if isinstance(space, gym.spaces.Discrete):
         if array.dtype.kind not in "iu" or not ((array >= space.start) & (array < space.start + space.n)).all():
+            raise ValueError(f"actions={array} are not all in {space}. Nothing was done.")
+    elif isinstance(space, gym.spaces.MultiDiscrete):
+        if array.dtype.kind not in "iu" or not ((array >= space.start) & (array < space.start + space.nvec)).all():
             raise ValueError(f"actions={array} are not all in {space}. Nothing was done.")
     elif not np.isfinite(array).all():
         rows = np.flatnonzero(~np.isfinite(array).reshape(num_envs, -1).all(1))

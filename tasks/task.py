@@ -37,10 +37,13 @@ class TaskSpec:
     horizon: int
     """Steps after which an episode is truncated."""
     kwargs: Mapping[str, Any] = field(default_factory=dict)
+    """Arguments of the class, and their values unless `gym.make` is given others under the same names."""
     has_success: bool = False
     """Whether the task says when it is solved."""
     deterministic: bool = True
     """Whether the transitions (not the reset) are deterministic."""
+    time_limit: bool = True
+    """Whether Gymnasium's TimeLimit cuts at the horizon; if not, the task itself terminates there at the latest."""
     random_score: Score | None = None
     """Uniformly random actions: 100 episodes, or exact where the task can be solved."""
     reference_score: Score | None = None
@@ -51,6 +54,8 @@ class TaskSpec:
     """The optional dependency group that brings the simulator."""
     batched: str | None = None
     """`module:Class` of a BatchedTask, where many simulations of the task can step as one."""
+    exact_values: bool = False
+    """Whether the task's `optimal_values()` gives exact v(obs) and q(obs, act), for oracles of regret."""
     version: int = 0
 
     @property
@@ -134,8 +139,16 @@ class BatchedTask(Protocol):
     task: Any
     """The single Task, for its spaces, and to draw with."""
 
-    def reset(self, rows: Rows, generators: Sequence[np.random.Generator]) -> None:
-        """Begin episodes of these rows, each drawn from its own generator, which the row keeps."""
+    def reset(
+        self, rows: Rows, generators: Sequence[np.random.Generator], options: Mapping[str, Any] | None = None
+    ) -> None:
+        """Begin episodes of these rows, each drawn from its own generator, which the row keeps.
+
+        `options` are those of Gymnasium's reset, with a value for all environments or one for each, (N, ...).
+
+        Raises:
+            ValueError: for options that make no sense; nothing was begun.
+        """
 
     def remember(self, rows: Rows) -> None:
         """Keep what `get_state` of these rows will need after the next step."""
@@ -143,8 +156,8 @@ class BatchedTask(Protocol):
     def step(self, actions: np.ndarray, rows: Rows) -> BatchedStep:
         """Act in these rows; `actions` has a row for every simulation."""
 
-    def observe(self) -> np.ndarray:
-        """(N, *obs) present observations, in an array of the caller's own."""
+    def observe(self) -> Any:
+        """(N, *obs) present observations, in an array of the caller's own, or one a key of a Dict space."""
 
     def get_state(self, row: int) -> State:
         """What `Task.get_state` gives. After a step, only if it was told to `remember`."""

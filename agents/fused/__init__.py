@@ -1,6 +1,6 @@
 """Hand-written training steps of small networks: the numbers of autograd and torch's optimisers, in less time."""
 
 from prefenvs.agents.fused.adam import FusedAdam, covers_adam
-from prefenvs.agents.fused.mlp import MLP, linear_layers, write_gradients
+from prefenvs.agents.fused.mlp import MLP, linear_layers, parameters_of, write_gradients
 
-__all__ = ["MLP", "FusedAdam", "covers_adam", "linear_layers", "write_gradients"]
+__all__ = ["MLP", "FusedAdam", "covers_adam", "linear_layers", "parameters_of", "write_gradients"]

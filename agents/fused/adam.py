@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.optim.adam import adam
 
 
 class FusedAdam:
@@ -19,8 +18,8 @@ class FusedAdam:
 
     def prepare(self) -> None:
         """Look the state up anew: it may have been loaded or cleared since the last step. Makes room for gradients."""
-        (self._group,) = self.optimizer.param_groups
-        self._params: list[Tensor] = self._group["params"]
+        (group,) = self.optimizer.param_groups
+        self._params: list[Tensor] = group["params"]
         for param in self._params:
             if param.grad is None:
                 param.grad = torch.zeros_like(param)
@@ -28,29 +27,30 @@ class FusedAdam:
             if not state:
                 state["step"] = torch.zeros((), device=param.device)
                 state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(param), torch.zeros_like(param)
-            state["step"] = state["step"].to(param.device)  # torch counts on the CPU, its fused kernel on the device
         self._grads: list[Tensor] = [param.grad for param in self._params]
         states = [self.optimizer.state[param] for param in self._params]
-        self._moments = ([s["exp_avg"] for s in states], [s["exp_avg_sq"] for s in states], [s["step"] for s in states])
+        self._means, self._squares = [s["exp_avg"] for s in states], [s["exp_avg_sq"] for s in states]
+        # torch counts on the CPU, its fused kernel on the device. Counts are parts of one tensor, raised in one call.
+        self._counts = torch.stack([s["step"] for s in states]).to(self._params[0].device)
+        self._steps = list(self._counts.unbind())
+        for state, step in zip(states, self._steps, strict=True):
+            state["step"] = step
+        self._settings = {name: group[name] for name in ("lr", "weight_decay", "eps")}
+        self._settings["beta1"], self._settings["beta2"] = group["betas"]
 
     def step(self) -> None:
         """Move the parameters by their `grad`."""
-        group, (means, squares, steps) = self._group, self._moments
-        adam(
+        self._counts += 1
+        torch._fused_adam_(
             self._params,
             self._grads,
-            means,
-            squares,
-            [],
-            steps,
-            fused=True,
+            self._means,
+            self._squares,
+            [],  # greatest squares, of amsgrad
+            self._steps,
             amsgrad=False,
-            beta1=group["betas"][0],
-            beta2=group["betas"][1],
-            lr=group["lr"],
-            weight_decay=group["weight_decay"],
-            eps=group["eps"],
             maximize=False,
+            **self._settings,
         )
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -10,12 +11,16 @@ from torch import Tensor, nn
 ACTIVATIONS = (nn.ReLU, nn.Tanh)
 """Activations whose derivative is a function of their output, so that only outputs need be kept."""
 
+_RELU_BACKWARD = torch.ops.aten.threshold_backward.grad_input
+_TANH_BACKWARD = torch.ops.aten.tanh_backward.grad_input
+
 
 class MLP:
     """The layers of an `nn.Sequential` run into buffers that are made once, with the derivatives written out.
 
-    At the widths of control tasks the graph that autograd builds, and the memory that it takes and gives back for each
-    intermediate, cost as much as the arithmetic. Parameters stay those of the layers; their gradients go to `grad`.
+    At the widths of control tasks the graph that autograd builds, the memory that it takes and gives back for each
+    intermediate, and finding tensors in modules cost as much as the arithmetic. Parameters stay those of the layers;
+    their gradients go to `grad`.
     """
 
     def __init__(
@@ -25,19 +30,25 @@ class MLP:
         self.layers = list(layers)
         self._relu = activation is nn.ReLU
         self._activated = [True] * (len(layers) - 1) + [activate_last]
-        self._outputs: list[Tensor] = []
-        self._grads: list[Tensor] = []
-        self._inputs: list[Tensor] = []
+        self._rooms: dict[int, tuple[list[Tensor], list[Tensor]]] = {}
+        self.prepare()
+
+    def prepare(self) -> None:
+        """Begin a stretch of calls: look the parameters up anew, which may have moved to another device."""
+        self._tensors = [(layer.weight, layer.weight.t(), layer.bias) for layer in self.layers]
+        device = self._tensors[0][0].device
+        if any(outputs[0].device != device for outputs, _ in self._rooms.values()):
+            self._rooms.clear()
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, out) outputs of (B, in) inputs. They, and what `backward` needs, are kept until the next call."""
-        self._make_room(x)
-        self._inputs = [x, *(output[: len(x)] for output in self._outputs)]
-        for i, layer in enumerate(self.layers):
-            y = torch.addmm(layer.bias, self._inputs[i], layer.weight.t(), out=self._inputs[i + 1])
+        outputs, self._grads = self._rooms.get(x.shape[0]) or self._make_room(x)
+        self._inputs = [x, *outputs]
+        for i, (_, weight, bias) in enumerate(self._tensors):
+            y = torch.addmm(bias, self._inputs[i], weight, out=outputs[i])
             if self._activated[i]:
                 y.relu_() if self._relu else y.tanh_()
-        return self._inputs[-1]
+        return outputs[-1]
 
     def backward(self, grad: Tensor, *, weights: bool = True, inputs: slice | None = None) -> Tensor | None:
         """Carry the gradient of a loss from the outputs back.
@@ -50,49 +61,58 @@ class MLP:
         Returns:
             (b, columns) gradient by the inputs if `inputs` is given.
         """
-        rows = len(grad)
-        for i in reversed(range(len(self.layers))):
-            layer = self.layers[i]
+        rows = grad.shape[0]
+        kept, room = self._inputs, self._grads
+        if rows < kept[0].shape[0]:
+            kept, room = [part[:rows] for part in kept], [part[:rows] for part in room]
+        for i in reversed(range(len(self._tensors))):
+            weight, _, bias = self._tensors[i]
             if self._activated[i]:
-                self._through_activation(grad, self._inputs[i + 1][:rows])
+                self._through_activation(grad, kept[i + 1])
             if weights:
-                write_gradients(layer, grad, self._inputs[i][:rows])
+                write_gradients(weight, bias, grad, kept[i])
             if i:
-                grad = torch.mm(grad, layer.weight, out=self._grads[i - 1][:rows])
-        return None if inputs is None else (self.layers[0].weight[:, inputs].t() @ grad.t()).t()  # see write_gradients
+                grad = torch.mm(grad, weight, out=room[i - 1])
+        return None if inputs is None else (self._tensors[0][0][:, inputs].t() @ grad.t()).t()  # see write_gradients
 
     def _through_activation(self, grad: Tensor, output: Tensor) -> None:
         if self._relu:
-            torch.ops.aten.threshold_backward.grad_input(grad, output, 0.0, grad_input=grad)
+            _RELU_BACKWARD(grad, output, 0.0, grad_input=grad)
         else:
-            torch.ops.aten.tanh_backward.grad_input(grad, output, grad_input=grad)
+            _TANH_BACKWARD(grad, output, grad_input=grad)
 
-    def _make_room(self, x: Tensor) -> None:
-        if not self._outputs or len(self._outputs[0]) < len(x) or self._outputs[0].device != x.device:
-            self._outputs = [x.new_empty(len(x), layer.out_features) for layer in self.layers]
-            self._grads = [x.new_empty(len(x), layer.out_features) for layer in self.layers[:-1]]
+    def _make_room(self, x: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """Buffers for the outputs of all layers and the gradients by all but the last, for so many rows."""
+        outputs = [x.new_empty(len(x), layer.out_features) for layer in self.layers]
+        self._rooms[len(x)] = outputs, [torch.empty_like(output) for output in outputs[:-1]]
+        return self._rooms[len(x)]
 
 
-def write_gradients(layer: nn.Linear, grad: Tensor, inputs: Tensor) -> None:
+def write_gradients(weight: Tensor, bias: Tensor, grad: Tensor, inputs: Tensor) -> None:
     """Write a layer's gradients to its parameters' `grad`, from (B, out) at its outputs and the (B, in) inputs."""
-    weight = layer.weight.grad
-    assert weight is not None
+    assert weight.grad is not None
     if inputs.shape[1] < grad.shape[1]:  # CPU libraries take twice as long for a narrow right side as for a narrow left
-        weight.copy_((inputs.t() @ grad).t())
+        weight.grad.copy_((inputs.t() @ grad).t())
     else:
-        torch.mm(grad.t(), inputs, out=weight)
-    torch.sum(grad, 0, out=layer.bias.grad)
+        torch.mm(grad.t(), inputs, out=weight.grad)
+    torch.sum(grad, 0, out=bias.grad)
 
 
-def linear_layers(network: nn.Sequential) -> tuple[list[nn.Linear], type[nn.Module]] | None:
-    """The layers and the activation of a network that `MLP` can run; None for any other."""
-    layers, others = list(network)[::2], list(network)[1::2]
-    kinds = {type(module) for module in others}
-    plain = all(type(layer) is nn.Linear and layer.bias is not None for layer in layers)
-    if not layers or not plain or len(kinds) > 1 or not kinds <= set(ACTIVATIONS):
+def linear_layers(network: Iterable[nn.Module]) -> tuple[list[nn.Linear], type[nn.Module]] | None:
+    """The layers and the activation of an `nn.Sequential` that `MLP` can run; None for any other."""
+    modules = list(network)
+    layers, kinds = modules[::2], {type(module) for module in modules[1::2]}
+    if not layers or len(kinds) > 1 or not kinds <= set(ACTIVATIONS):
         return None
-    if any(p.dtype != torch.float32 or not p.requires_grad for p in network.parameters()):
+    if any(type(layer) is not nn.Linear or layer.bias is None for layer in layers):
         return None
-    if any(module._forward_hooks or module._forward_pre_hooks for module in network.modules()):
+    if any(p.dtype != torch.float32 or not p.requires_grad for p in parameters_of(layers)):
         return None
-    return [layer for layer in layers if isinstance(layer, nn.Linear)], kinds.pop() if kinds else nn.ReLU
+    if any(module._forward_hooks or module._forward_pre_hooks for module in modules):
+        return None
+    return layers, kinds.pop() if kinds else nn.ReLU  # type: ignore[return-value]
+
+
+def parameters_of(layers: Iterable[Any]) -> list[Tensor]:
+    """Weights and biases in the order of the layers."""
+    return [parameter for layer in layers for parameter in (layer.weight, layer.bias)]

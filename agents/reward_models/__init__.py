@@ -1,7 +1,27 @@
 """Models of the reward that a teacher has in mind."""
 
 from prefenvs.agents.reward_models.ensemble import RewardEnsemble
-from prefenvs.agents.reward_models.losses import bradley_terry_loss
-from prefenvs.agents.reward_models.training import FitReport, PreferenceData, fit
+from prefenvs.agents.reward_models.linear_regret import (
+    LINEAR_MODELS,
+    LinearRegret,
+    LinearReward,
+    fit_linear,
+    linear_model,
+)
+from prefenvs.agents.reward_models.losses import bradley_terry_loss, centring_penalty
+from prefenvs.agents.reward_models.training import AnsweredQueries, FitReport, PreferenceData, fit
 
-__all__ = ["FitReport", "PreferenceData", "RewardEnsemble", "bradley_terry_loss", "fit"]
+__all__ = [
+    "LINEAR_MODELS",
+    "AnsweredQueries",
+    "FitReport",
+    "LinearRegret",
+    "LinearReward",
+    "PreferenceData",
+    "RewardEnsemble",
+    "bradley_terry_loss",
+    "centring_penalty",
+    "fit",
+    "fit_linear",
+    "linear_model",
+]

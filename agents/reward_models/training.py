@@ -1,8 +1,9 @@
-"""Labelled queries a learner holds, and fitting an ensemble to them."""
+"""Labelled queries a learner holds, and fitting a reward model to them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,18 +14,72 @@ from prefenvs.agents.reward_models.losses import bradley_terry_loss
 from prefenvs.segments import Label, Query
 
 
-class PreferenceData:
-    """Answered queries as inputs of a reward model; skipped ones are left out. Every tenth is held out for a check."""
+class AnsweredQueries:
+    """Answered queries that a reward model is fitted to; skipped ones are left out, every tenth is held out.
+
+    A subclass says what it keeps of a query and how a model judges that.
+    """
+
+    fields: tuple[str, ...]
+    """Names of the tensors (N, ...) that are kept, `choice` among them."""
+    choice: Tensor
+    """(N, k) answers."""
 
     def __init__(self, held_out_every: int = 10) -> None:
         """Start empty; `held_out_every` queries one is kept from training."""
         self.held_out_every = held_out_every
-        self.inputs = torch.zeros(0)  # (N, k, T, in)
-        self.mask = torch.zeros(0)  # (N, k, T)
-        self.choice = torch.zeros(0)  # (N, k)
+        for name in self.fields:
+            setattr(self, name, torch.zeros(0))
 
     def __len__(self) -> int:
         return len(self.choice)
+
+    def segment_lengths(self) -> Tensor:
+        """(N, k) steps, or tokens, of each segment."""
+        raise NotImplementedError
+
+    def begin(self, model: Any) -> None:
+        """What a fit does first."""
+
+    def losses(self, model: Any, index: Tensor) -> tuple[Tensor, Tensor]:
+        """(M, b) losses in nats and (M, b, k) predicted sums of the queries at `index`, (b,) or (orders, b)."""
+        raise NotImplementedError
+
+    def finish(self, model: Any) -> Tensor:
+        """What a fit does last, without gradients; (M, N, k) predicted sums of all queries."""
+        raise NotImplementedError
+
+    def append(self, new: tuple[Tensor, ...]) -> None:
+        """Add rows of each field, in the order of `fields`."""
+        for name, value in zip(self.fields, new, strict=True):
+            setattr(self, name, torch.cat([getattr(self, name), value]) if len(self) else value)
+
+    def split(self) -> tuple[Tensor, Tensor]:
+        """Indices to train on and indices held out."""
+        index = torch.arange(len(self), device=self.choice.device)
+        held = index % self.held_out_every == self.held_out_every - 1
+        return index[~held], index[held]
+
+    def state(self) -> dict[str, np.ndarray]:
+        """The data as named arrays."""
+        return {name: getattr(self, name).cpu().numpy() for name in self.fields}
+
+    def load_state(self, state: dict[str, np.ndarray], device: torch.device) -> None:
+        """Put back what `state` gave."""
+        for name in self.fields:
+            setattr(self, name, torch.as_tensor(state[name], device=device))
+
+
+class PreferenceData(AnsweredQueries):
+    """Answered queries about segments of steps, as inputs of a RewardEnsemble."""
+
+    fields = ("inputs", "mask", "choice")  # choice last: it tells whether there are rows
+    inputs: Tensor  # (N, k, T, in)
+    mask: Tensor  # (N, k, T)
+
+    def segment_lengths(self) -> Tensor:
+        """(N, k) steps of each segment."""
+        return self.mask.sum(-1)
 
     def add(self, model: RewardEnsemble, query: Query, label: Label) -> None:
         """Append the answered questions of a query."""
@@ -32,21 +87,22 @@ class PreferenceData:
         inputs = model.encode(segments.observations[:, :-1], segments.actions)
         answered = torch.as_tensor(~label.skipped, device=model.device)
         shape = (query.n, query.k, query.segments.steps)
-        new = (
-            inputs.reshape(*shape, -1)[answered],
-            segments.mask.reshape(shape)[answered].float(),
-            torch.as_tensor(label.choice, dtype=torch.float32, device=model.device)[answered],
-        )
-        old = (self.inputs, self.mask, self.choice)
-        self.inputs, self.mask, self.choice = (
-            new if not len(self) else (torch.cat(p) for p in zip(old, new, strict=True))
+        self.append(
+            (
+                inputs.reshape(*shape, -1)[answered],
+                segments.mask.reshape(shape)[answered].float(),
+                torch.as_tensor(label.choice, dtype=torch.float32, device=model.device)[answered],
+            )
         )
 
-    def split(self) -> tuple[Tensor, Tensor]:
-        """Indices to train on and indices held out."""
-        index = torch.arange(len(self), device=self.choice.device)
-        held = index % self.held_out_every == self.held_out_every - 1
-        return index[~held], index[held]
+    def begin(self, model: RewardEnsemble) -> None:
+        """Standardize the model's inputs by what happened, if it asks for that."""
+        model.observe(self.inputs.reshape(-1, self.inputs.shape[-1])[self.mask.reshape(-1) > 0])
+
+    def losses(self, model: RewardEnsemble, index: Tensor) -> tuple[Tensor, Tensor]:
+        """(M, b) Bradley-Terry losses in nats and (M, b, k) predicted sums; see `sums`."""
+        sums = self.sums(model, index)
+        return bradley_terry_loss(sums, self.choice[index]), sums
 
     def sums(self, model: RewardEnsemble, index: Tensor) -> Tensor:
         """(M, b, k) predicted sums of the queries at `index`, (b,) for all members or (M, b) one row a member."""
@@ -55,14 +111,13 @@ class PreferenceData:
         flat = inputs.reshape(*lead, -1, inputs.shape[-1])
         return (model(flat).reshape(-1, *inputs.shape[-4:-1]) * mask).sum(-1)
 
-    def state(self) -> dict[str, np.ndarray]:
-        """The data as named arrays."""
-        return {name: getattr(self, name).cpu().numpy() for name in ("inputs", "mask", "choice")}
-
-    def load_state(self, state: dict[str, np.ndarray], device: torch.device) -> None:
-        """Put back what `state` gave."""
-        for name in ("inputs", "mask", "choice"):
-            setattr(self, name, torch.as_tensor(state[name], device=device))
+    def finish(self, model: RewardEnsemble) -> Tensor:
+        """Set the model's scale to the root mean square of its reward over what happened; (M, N, k) sums of all."""
+        rewards = model(self.inputs.reshape(-1, self.inputs.shape[-1]))  # (M, N * k * T)
+        happened = rewards.mean(0)[self.mask.reshape(-1) > 0]
+        # Not centred: the level of the reward is what makes going on, or ending, pay.
+        model.scale.copy_(happened.square().mean().sqrt().clamp_min(1e-6))
+        return (rewards.reshape(-1, *self.mask.shape) * self.mask).sum(-1)
 
 
 @dataclass(frozen=True)
@@ -76,6 +131,9 @@ class FitReport:
     """Share of training queries, ties left out, whose preferred segment has the greatest predicted sum."""
     held_out_accuracy: float
     """The same on held-out queries; nan where there are none."""
+    length_accuracy: float = float("nan")
+    """What preferring the longest segment scores on the held-out queries (on all where none is held out), equal lengths
+    at chance: a model no better, or no better than the reverse, may know nothing but length."""
 
 
 def accuracy(sums: Tensor, choice: Tensor) -> float:
@@ -90,10 +148,23 @@ def accuracy(sums: Tensor, choice: Tensor) -> float:
     return float(right.float().mean()) if len(right) else float("nan")
 
 
+def length_accuracy(lengths: Tensor, choice: Tensor) -> float:
+    """Share of queries, ties left out, whose preferred segment is the longest, k equally long ones counting 1 / k.
+
+    Args:
+        lengths: (n, k).
+        choice: (n, k).
+    """
+    clear = choice.max(-1).values > 0.99
+    longest = (lengths == lengths.amax(-1, keepdim=True)).float()
+    right = (longest / longest.sum(-1, keepdim=True) * choice).sum(-1)[clear]
+    return float(right.mean()) if len(right) else float("nan")
+
+
 def fit(
-    model: RewardEnsemble,
+    model: Any,
     optimizer: torch.optim.Optimizer,
-    data: PreferenceData,
+    data: AnsweredQueries,
     *,
     rng: torch.Generator,
     epochs: int = 100,
@@ -103,7 +174,8 @@ def fit(
     """Train on all data; each member sees its own order. Stops early once the members' training accuracy is enough.
 
     Args:
-        model: trained in place; its `scale` becomes the root mean square of its reward over the data.
+        model: trained in place; what `data` holds is for it, and `data.begin` and `data.finish` say what else is set,
+            as the units of its inputs and of its reward.
         optimizer: of the model's parameters.
         data: at least one answered query.
         rng: shuffles.
@@ -117,35 +189,33 @@ def fit(
     if not len(data):
         raise ValueError("no answered query to train on: all were skipped. Ask for more or another teacher.")
     train, held = data.split()
-    members = model.weights[0].shape[0]
-    loss_sum, epoch, learned = 0.0, 0, False
+    data.begin(model)
+    mean_loss, epoch, learned = 0.0, 0, False
     while epoch < epochs and not learned:
         epoch += 1
-        orders = torch.stack([torch.randperm(len(train), generator=rng) for _ in range(members)]).to(train.device)
-        loss_sum, right, clear_count = 0.0, 0.0, 0
+        orders = torch.stack([torch.randperm(len(train), generator=rng) for _ in range(model.orders)]).to(train.device)
+        tally = torch.zeros(3, dtype=torch.float64, device=train.device)  # loss, right answers, answers without ties
         for start in range(0, len(train), batch):
             index = train[orders[:, start : start + batch]]
-            sums, choice = data.sums(model, index), data.choice[index]
-            losses = bradley_terry_loss(sums, choice)
+            losses, sums = data.losses(model, index)
             optimizer.zero_grad(set_to_none=True)
             losses.mean(-1).sum().backward()
             optimizer.step()
+            choice = data.choice[index].expand_as(sums)  # one order may serve several members
             clear = choice.max(-1).values > 0.99
-            right += float(((sums.argmax(-1) == choice.argmax(-1)) & clear).sum())
-            clear_count += int(clear.sum())
-            loss_sum += float(losses.detach().sum())
-        learned = clear_count > 0 and right / clear_count >= stop_accuracy
+            right = (sums.argmax(-1) == choice.argmax(-1)) & clear
+            tally += torch.stack([count.detach().sum().double() for count in (losses, right, clear)])
+        loss_sum, right_count, clear_count = tally.tolist()  # the one wait for the device in an epoch
+        mean_loss = loss_sum / (len(losses) * len(train))
+        learned = clear_count > 0 and right_count / clear_count >= stop_accuracy
     with torch.no_grad():
-        everything = torch.arange(len(data), device=train.device)
-        flat = data.inputs.reshape(-1, data.inputs.shape[-1])[data.mask.reshape(-1) > 0]
-        rewards = model(flat).mean(0)
-        # Not centred: the level of the reward is what makes going on, or ending, pay.
-        model.scale.copy_(rewards.square().mean().sqrt().clamp_min(1e-6))
+        sums = data.finish(model)
         model.trained.fill_(True)
-        sums = data.sums(model, everything)
-        return FitReport(
-            epoch,
-            loss_sum / (members * len(train)),
-            accuracy(sums[:, train], data.choice[train]),
-            accuracy(sums[:, held], data.choice[held]) if len(held) else float("nan"),
-        )
+    judged = held if len(held) else train
+    return FitReport(
+        epoch,
+        mean_loss,
+        accuracy(sums[:, train], data.choice[train]),
+        accuracy(sums[:, held], data.choice[held]) if len(held) else float("nan"),
+        length_accuracy(data.segment_lengths()[judged], data.choice[judged]),
+    )

@@ -26,6 +26,9 @@ from prefenvs.teacher import (
     rate_scores,
 )
 
+CHUNK = 4096
+"""Segments whose true steps are fetched at a time: memory that is used again costs less than fresh memory."""
+
 
 class Feedback:
     """Asks the teacher of an environment, keeps the budget and the answers. Made by `prefenvs.feedback(env)`.
@@ -42,8 +45,9 @@ class Feedback:
         if store is not None or run is not None:
             self.config = dataclasses.replace(self.config, store=store or self.config.store, run=run or self.config.run)
         self.task: str = first["task"]
+        self._task_kwargs: dict[str, Any] = first["task_kwargs"]
         self.recorded_episodes: int = first["episodes"]
-        self._oracle = make_oracle(self.config.oracle, self.task)
+        self._oracle = make_oracle(self.config.oracle, self.task, self._task_kwargs)
         self._teacher = make_teacher(self.config.teacher)
         self._calibrations: dict[tuple[int, float], Calibration] = {}
         self._pending: list[tuple[np.ndarray, Label]] = []
@@ -153,18 +157,14 @@ class Feedback:
 
     def _answer(self, query: Query, numbers: np.ndarray) -> Label:
         segments, k = query.segments, query.k
-        judged = self._judge(segments)
         oracle = self._oracle
         if hasattr(oracle, "calibrated"):
             oracle = oracle.calibrated(self._calibration(segments.steps))
         draws = draws_needed(k) + k * (k - 1) // 2
         random = uniforms(self.config.feedback_seed, numbers, draws)
         if not hasattr(oracle, "utility"):
-            return answer_margins(self._teacher, _margins(oracle, judged, k), random, self.config.answer)
-        plain, weighted = (
-            scores.reshape(-1, k)
-            for scores in weighted_scores(oracle.utility(judged), judged.mask, self._teacher.myopia)
-        )
+            return answer_margins(self._teacher, _margins(oracle, self._judge(segments), k), random, self.config.answer)
+        plain, weighted = (scores.reshape(-1, k) for scores in self._scores(oracle, segments))
         calibration = self._calibration(segments.steps) if self._teacher.needs_unit else Calibration()
         recent = self._recent_returns() if self._teacher.scale == "raw" else (0.0, 0.0)
         thresholds = Thresholds.of(self._teacher, calibration, segments.steps, recent)
@@ -192,13 +192,23 @@ class Feedback:
                 "Pass calibration=prefenvs.calibrate(my_env, segment_steps=...) to prefenvs.wrap."
             )
         if (steps, myopia) not in self._calibrations:
-            self._calibrations[steps, myopia] = measure(self._oracle, reference_set(self.task, steps), myopia)
+            reference = reference_set(self.task, steps, task_kwargs=self._task_kwargs)
+            self._calibrations[steps, myopia] = measure(self._oracle, reference, myopia)
         return self._calibrations[steps, myopia]
 
     def _recent_returns(self) -> tuple[float, float]:
         means = np.array(self._source.ask_all("recent_returns", [()] * self.num_streams))
         seen = means[means[:, 1] > 0]
         return (float(seen[:, 0].mean()), float(seen[:, 1].mean())) if len(seen) else (0.0, 0.0)
+
+    def _scores(self, oracle: Any, segments: Segments) -> tuple[np.ndarray, np.ndarray]:
+        """(n,) scores by a utility, plain and as the teacher remembers them, from CHUNK segments at a time."""
+        parts = []
+        for start in range(0, len(segments), CHUNK):
+            judged = self._judge(segments[start : start + CHUNK])
+            parts.append(weighted_scores(oracle.utility(judged), judged.mask, self._teacher.myopia))
+        plain, weighted = zip(*parts, strict=True)
+        return np.concatenate(plain), np.concatenate(weighted)
 
     def _judge(self, segments: Segments) -> JudgedSegments:
         """True rewards and factors of segments, fetched from the recorders."""
@@ -207,15 +217,20 @@ class Feedback:
         ids, lengths = segments.ids, segments.lengths
         requests = [(ids[at, 1], ids[at, 2], lengths[at], segments.steps) if len(at) else None for at in rows]
         replies = self._source.ask_all("judge", requests)
-        back = np.argsort(np.concatenate(rows), kind="stable")
-        parts = [reply for reply in replies if reply is not None]
+        parts = [(at, reply) for at, reply in zip(rows, replies, strict=True) if reply is not None]
 
         def join(values: list[Any]) -> Any:
             if isinstance(values[0], dict):
                 return {key: join([value[key] for value in values]) for key in values[0]}
-            return np.concatenate(values)[back]
+            if len(values) == 1:  # its rows are all rows, in order
+                return values[0]
+            whole = np.empty((len(segments), *values[0].shape[1:]), values[0].dtype)
+            for (at, _), value in zip(parts, values, strict=True):
+                whole[at] = value
+            return whole
 
-        return JudgedSegments(**{name: join([part[name] for part in parts]) for name in parts[0]}, task=self.task)
+        names = parts[0][1]
+        return JudgedSegments(**{name: join([reply[name] for _, reply in parts]) for name in names}, task=self.task)
 
     def _streams(self, segments: Segments) -> np.ndarray:
         """(n,) index of the environment that each segment comes from."""

@@ -118,13 +118,16 @@ def payload_hashes(query: Query) -> list[bytes]:
     rows = np.concatenate([segments.ids, segments.lengths[:, None]], 1).astype("<i8")
     shown = [array for held in (segments.observations, segments.actions) for array in _leaves(held)]
     keys = sorted(query.context)
-    parts = [np.ascontiguousarray(array).reshape(query.n, -1) for array in (rows, *shown)]
-    parts += [np.ascontiguousarray(query.context[key]) for key in keys]
-    prefix = json.dumps([query.k, keys]).encode()
-    return [
-        hashlib.blake2b(b"".join([prefix, *(part[i].tobytes() for part in parts)]), digest_size=16).digest()
-        for i in range(query.n)
-    ]
+    parts = [np.ascontiguousarray(array) for array in (rows, *shown, *(query.context[key] for key in keys))]
+    flat = [part.reshape(-1).view(np.uint8).data for part in parts]  # hashed where they lie, without a copy
+    widths = [len(part) // max(query.n, 1) for part in flat]
+    begin, hashes = hashlib.blake2b(json.dumps([query.k, keys]).encode(), digest_size=16), []
+    for i in range(query.n):
+        question = begin.copy()
+        for part, width in zip(flat, widths, strict=True):
+            question.update(part[i * width : (i + 1) * width])
+        hashes.append(question.digest())
+    return hashes
 
 
 def _leaves(arrays: Arrays) -> list[np.ndarray]:
@@ -141,7 +144,8 @@ def pack(label: Label) -> list[bytes]:
     head = (
         json.dumps([[name, value.dtype.str, list(value.shape[1:])] for name, value in fields.items()]).encode() + b"\0"
     )
-    return [head + row.tobytes() for row in table]
+    body, width = table.tobytes(), table.itemsize
+    return [head + body[start : start + width] for start in range(0, len(body), width)]
 
 
 def unpack(answers: list[bytes], *, soft: bool) -> Label:

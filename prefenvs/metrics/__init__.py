@@ -14,7 +14,8 @@ On a tabular problem all is exact:
     0.0
 
 Elsewhere `sampled_starc_distance` and its like compare reward functions on a batch of `Transitions`, and REWARD_METRICS
-a learned reward with recorded true ones.
+a learned reward with recorded true ones. Of policies trained on a proxy reward, `best_of_n_curve`, `fit_frontier` and
+`matched_kl_difference` say how far the gold reward follows, and `ranking_accuracy` whether they rank pairs.
 """
 
 from prefenvs.metrics.correlation import pearson as pearson
@@ -22,6 +23,23 @@ from prefenvs.metrics.correlation import spearman as spearman
 from prefenvs.metrics.learned_reward import NEED_FUNCTIONS as NEED_FUNCTIONS
 from prefenvs.metrics.learned_reward import REWARD_METRICS as REWARD_METRICS
 from prefenvs.metrics.learned_reward import RewardComparison as RewardComparison
+from prefenvs.metrics.over_optimisation import FRONTIERS as FRONTIERS
+from prefenvs.metrics.over_optimisation import FrontierFit as FrontierFit
+from prefenvs.metrics.over_optimisation import OptimisationCurve as OptimisationCurve
+from prefenvs.metrics.over_optimisation import best_of_n_curve as best_of_n_curve
+from prefenvs.metrics.over_optimisation import best_of_n_kl as best_of_n_kl
+from prefenvs.metrics.over_optimisation import fit_frontier as fit_frontier
+from prefenvs.metrics.over_optimisation import gold_at_kl as gold_at_kl
+from prefenvs.metrics.over_optimisation import matched_kl_difference as matched_kl_difference
+from prefenvs.metrics.over_optimisation import peak_to_final_drop as peak_to_final_drop
+from prefenvs.metrics.over_optimisation import sampled_kl as sampled_kl
+from prefenvs.metrics.over_optimisation_plot import plot_over_optimisation as plot_over_optimisation
+from prefenvs.metrics.ranking import alignment_gap as alignment_gap
+from prefenvs.metrics.ranking import dpo_flip_loss as dpo_flip_loss
+from prefenvs.metrics.ranking import flip_curve as flip_curve
+from prefenvs.metrics.ranking import flip_difficulty as flip_difficulty
+from prefenvs.metrics.ranking import idealised_accuracy as idealised_accuracy
+from prefenvs.metrics.ranking import ranking_accuracy as ranking_accuracy
 from prefenvs.metrics.regret import normalised_regret as normalised_regret
 from prefenvs.metrics.regret import optimal_policy as optimal_policy
 from prefenvs.metrics.regret import policy_return as policy_return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -11,7 +12,8 @@ from prefenvs.error import unknown_name
 from prefenvs.oracles.hierarchical import Hierarchical
 from prefenvs.oracles.partial_return import PartialReturn
 from prefenvs.oracles.regret import DeterministicRegret, Regret
-from prefenvs.oracles.values import TabularValues, Values, expert_values
+from prefenvs.oracles.value_nets import NetworkValues, load_values
+from prefenvs.oracles.values import ActionValues, TabularValues, Values, expert_values, shipped_experts
 from prefenvs.segments import JudgedSegments
 
 
@@ -42,11 +44,21 @@ ORACLES: dict[str, Callable[..., Any]] = {
 """Preference models by name. `ORACLES["mine"] = Mine` adds one."""
 
 
-def make_oracle(oracle: Any, task: str) -> Any:
+def make_oracle(oracle: Any, task: str, task_kwargs: Mapping[str, Any] | None = None) -> Any:
     """The preference model that `oracle` names; regret is given the values shipped with the task.
+
+    Values of a trained policy are of states alone, so "regret" then is `DeterministicRegret`.
+
+    Args:
+        oracle: a name, `{"name": ..., **arguments}` or a preference model. `values` of a regret oracle may be the path
+            of a file that `prefenvs experts train` wrote.
+        task: name of the task.
+        task_kwargs: what the task was made with.
 
     Raises:
         ValueError: for an unknown name.
+        FileNotFoundError: if `values` names no file.
+        DamagedFile: if that file cannot be read.
         NoExpert: if regret is asked for where no values are known.
         TypeError: if an object has neither `utility` nor `compare`.
     """
@@ -58,7 +70,11 @@ def make_oracle(oracle: Any, task: str) -> Any:
         if name not in ORACLES:
             raise unknown_name("oracle", name, ORACLES, f"To add your own: ORACLES[{name!r}] = MyOracle.")
         if ORACLES[name] in (Regret, DeterministicRegret) and "values" not in arguments:
-            arguments["values"] = expert_values(task)
+            arguments["values"] = expert_values(task, task_kwargs)
+        elif isinstance(arguments.get("values"), str | Path):
+            arguments["values"] = load_values(arguments["values"])
+        if set(arguments) == {"values"} and isinstance(arguments["values"], NetworkValues):
+            return DeterministicRegret(**arguments)
         return ORACLES[name](**arguments)
     if not isinstance(oracle, Utility | Comparison):
         raise TypeError(f"oracle={oracle!r} has neither utility(segments) nor compare(a, b).")
@@ -67,9 +83,11 @@ def make_oracle(oracle: Any, task: str) -> Any:
 
 __all__ = [
     "ORACLES",
+    "ActionValues",
     "Comparison",
     "DeterministicRegret",
     "Hierarchical",
+    "NetworkValues",
     "PartialReturn",
     "PreferenceModel",
     "Regret",
@@ -77,5 +95,7 @@ __all__ = [
     "Utility",
     "Values",
     "expert_values",
+    "load_values",
     "make_oracle",
+    "shipped_experts",
 ]

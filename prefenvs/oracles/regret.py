@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from prefenvs.oracles.values import Values
+from prefenvs.oracles.values import ActionValues, Values
 from prefenvs.segments import JudgedSegments
 
 
@@ -17,10 +17,18 @@ class Regret:
     General dynamics: minus regret is sum_t gamma^t (Q(s_t, a_t) - V(s_t)), the discounted sum of optimal advantages.
     """
 
-    values: Values
+    values: ActionValues
     """Optimal v(obs) and q(obs, act) over the task's own observations, in units of return."""
     discounted: bool = False
     """Weight step t by gamma^t within the segment. Knox et al. use 1; CPL (arXiv:2310.13639) discounts."""
+
+    def __post_init__(self) -> None:
+        """Raises TypeError for values without q."""
+        if not callable(getattr(self.values, "q", None)):
+            raise TypeError(
+                f"values={self.values!r:.80} have no q(obs, act), which regret of general dynamics needs. "
+                "Where transitions are deterministic, use DeterministicRegret(values)."
+            )
 
     def utility(self, segments: JudgedSegments) -> np.ndarray:
         """(n, T) optimal advantage of each step; 0 for an optimal action, never above; padding counts 0."""

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
 from prefenvs.error import NoExpert
+from prefenvs.oracles.value_nets import load_values
 from prefenvs.segments import Arrays
+
+EXPERTS_FOLDER = Path(__file__).with_name("experts")
+"""Where the shipped files lie, one a task."""
 
 
 class Values(Protocol):
-    """State and action values of a good policy for the true reward."""
+    """State values of a good policy for the true reward."""
 
     @property
     def gamma(self) -> float:
@@ -24,6 +30,11 @@ class Values(Protocol):
 
     def v(self, observations: Arrays) -> np.ndarray:
         """(n, ...) observations of the task to (n, ...) values, in units of return."""
+
+
+@runtime_checkable
+class ActionValues(Values, Protocol):
+    """State and action values of a good policy for the true reward."""
 
     def q(self, observations: Arrays, actions: Arrays) -> np.ndarray:
         """(n, ...) observations and actions to (n, ...) values, in units of return."""
@@ -49,11 +60,19 @@ class TabularValues:
         return self.action_values[np.asarray(observations), np.asarray(actions)]
 
 
-def expert_values(task: str) -> Values:
-    """The values shipped with a task: exact on grids, trained networks on some control tasks.
+def expert_values(task: str, task_kwargs: Mapping[str, Any] | None = None) -> Values:
+    """The values shipped with a task: exact on grids and small text tasks, of a trained policy on some control tasks.
+
+    The latter are values of a good policy and not of an optimal one: `NetworkValues.facts` has its score beside the
+    task's reference score.
+
+    Args:
+        task: name of a task.
+        task_kwargs: what it was made with.
 
     Raises:
         NoExpert: naming the command that trains them.
+        DamagedFile: if the file cannot be read.
     """
     from prefenvs.preference_env import make_task
     from prefenvs.tasks import TASKS
@@ -61,10 +80,25 @@ def expert_values(task: str) -> Values:
     if task in TASKS and TASKS[task].entry_point.startswith("prefenvs.tasks.grid"):
         from prefenvs.tasks.grid.solvers import value_iteration
 
-        base: Any = make_task(TASKS[task])
+        base: Any = make_task(TASKS[task], task_kwargs=task_kwargs)
         v, q = value_iteration(base.mdp)
         return TabularValues(v, q, float(base.mdp.gamma))
-    raise NoExpert(
-        f"no optimal values are known for {task!r}, so regret cannot be measured. "
-        "Pass oracle=Regret(values=...) with your own v(obs) and q(obs, act)."
+    if task in TASKS and TASKS[task].exact_values:
+        return make_task(TASKS[task], task_kwargs=task_kwargs).optimal_values()
+    if task in shipped_experts():
+        return load_values(EXPERTS_FOLDER / f"{task}.safetensors")
+    how = (
+        f"Train them: prefenvs experts train --env {task} --out FILE, then "
+        'oracle={"name": "regret", "values": FILE}; or pass '
+        if task in TASKS
+        else "Pass "
     )
+    raise NoExpert(
+        f"no optimal values are known for {task!r}, so regret cannot be measured. {how}"
+        "oracle=Regret(values=...) with your own v(obs) and q(obs, act), or DeterministicRegret with v(obs) alone."
+    )
+
+
+def shipped_experts() -> tuple[str, ...]:
+    """Names of the tasks whose values come with the library as a file, in order."""
+    return tuple(sorted(path.stem for path in EXPERTS_FOLDER.glob("*.safetensors")))

@@ -23,6 +23,18 @@ class Candidates:
         return len(self.features)
 
 
+def pairs_within(groups: np.ndarray) -> np.ndarray:
+    """(m, 2) indices i < j of all pairs of rows whose (n,) group is the same: completions that share a prompt.
+
+    Example:
+        >>> pairs_within(np.array([7, 7, 3, 7])).tolist()
+        [[0, 1], [0, 3], [1, 3]]
+    """
+    first, second = np.triu_indices(len(groups), 1)
+    same = groups[first] == groups[second]
+    return np.stack([first[same], second[same]], 1)
+
+
 Strategy = Callable[[Candidates, int, np.random.Generator], np.ndarray]
 """(candidates, n, rng) to the (n,) indices of the queries to ask."""
 

@@ -192,9 +192,11 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
 
 
 def cell(value: Any) -> str:
-    """A number with four digits, anything else as it is."""
+    """A number with four digits, a dash for what is not defined, anything else as it is."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return str(value)
+    if math.isnan(value):
+        return "–"
     return f"{value:.4g}" if isinstance(value, float) and math.isfinite(value) else str(value)
 
 

@@ -175,15 +175,18 @@ def paper_of(result: Mapping[str, Any]) -> Paper:
 
 
 def summary(module: Any, tables: Tables) -> list[dict[str, Any]]:
-    """The table of the page: the study's own, or each arm's means over rows and seeds."""
+    """The table of the page: the study's own, or means over rows and seeds, one row an arm and text in the tables."""
     if hasattr(module, "summary"):
         return [dict(row) for row in module.summary(tables)]
-    rows = []
+    groups: dict[tuple[Any, ...], dict[str, list[float]]] = {}
     for arm, seeds in tables.items():
-        table = [row for seed in seeds.values() for row in seed]
-        numbers = {key: [float(row[key]) for row in table if isinstance(row.get(key), int | float)] for key in table[0]}
-        rows.append({"arm": arm, **{key: sum(found) / len(found) for key, found in numbers.items() if found}})
-    return rows
+        for row in (row for table in seeds.values() for row in table):
+            texts = {key: value for key, value in row.items() if isinstance(value, str)}
+            numbers = groups.setdefault(tuple({"arm": arm, **texts}.items()), {})
+            for key, value in row.items():
+                if isinstance(value, int | float):
+                    numbers.setdefault(key, []).append(float(value))
+    return [{**dict(group), **{k: sum(v) / len(v) for k, v in numbers.items()}} for group, numbers in groups.items()]
 
 
 def dump(result: Mapping[str, Any]) -> str:

@@ -62,7 +62,9 @@ class BatchedMujoco:
         self._helpers = threads - 1  # the calling thread works too
         self._pool = ThreadPoolExecutor(self._helpers) if self._helpers else None
 
-    def reset(self, rows: Rows, generators: Sequence[np.random.Generator]) -> None:
+    def reset(
+        self, rows: Rows, generators: Sequence[np.random.Generator], options: Mapping[str, Any] | None = None
+    ) -> None:
         """Begin episodes of these rows as Gymnasium does, each drawn from its own generator."""
         starts = {}
         for row, generator in zip(rows.tolist(), generators, strict=True):

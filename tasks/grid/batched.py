@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -33,7 +33,9 @@ class BatchedGrid:
         self._transitions = np.full((num_envs, 3), -1)  # last state, last action and present state
         self._generators: list[Any] = [None] * num_envs
 
-    def reset(self, rows: Rows, generators: Sequence[np.random.Generator]) -> None:
+    def reset(
+        self, rows: Rows, generators: Sequence[np.random.Generator], options: Mapping[str, Any] | None = None
+    ) -> None:
         """Begin episodes of these rows, each in a state drawn from its own generator, which the row keeps."""
         for row, generator in zip(rows.tolist(), generators, strict=True):
             self._generators[row] = generator

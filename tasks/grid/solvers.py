@@ -161,6 +161,28 @@ def successor_features(mdp: TabularMDP, policy: np.ndarray) -> np.ndarray:
     return _solve(mdp, policy, mdp.expected_features())
 
 
+def policies_for_weights(mdp: TabularMDP, weights: np.ndarray, sweeps: int = 200) -> np.ndarray:
+    """For each of many rewards phi @ w the policy that is greedy after some Bellman backups from 0.
+
+    All weights are backed up together. The policies are optimal for episodes of `sweeps` steps at first; a wide set of
+    inputs for `successor_features`, not a solver.
+
+    Args:
+        mdp: The problem, with features.
+        weights: (P, d) reward of one unit of each feature.
+        sweeps: Backups.
+
+    Returns:
+        (P, S, A) action probabilities, shared among best actions.
+    """
+    rewards = np.einsum("sad,pd->psa", mdp.expected_features(), weights)
+    onwards = mdp.gamma * mdp.continuing().reshape(-1, mdp.num_states).T  # (S, S * A)
+    q = rewards
+    for _ in range(sweeps - 1):
+        q = rewards + (q.max(axis=-1) @ onwards).reshape(rewards.shape)
+    return greedy_policy(q)
+
+
 def occupancy(mdp: TabularMDP, policy: np.ndarray) -> np.ndarray:
     """Expected discounted visits of each action from the start, sum_t gamma^t P(s_t = s, a_t = a).
 

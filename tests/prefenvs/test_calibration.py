@@ -5,9 +5,11 @@ import numpy as np
 import pytest
 
 import prefenvs
-from prefenvs.calibration import Calibration, measure, random_play, reference_set, weighted_scores
+from prefenvs.calibration import Calibration, _reference_set, measure, random_play, reference_set, weighted_scores
 from prefenvs.oracles import PartialReturn
+from prefenvs.preference_env import make_task
 from prefenvs.segments import JudgedSegments
+from prefenvs.tasks.grid.solvers import value_iteration
 
 
 def judged(rewards):
@@ -32,9 +34,9 @@ def test_a_myopic_teachers_units_weigh_steps_as_the_teacher_does():
 
 
 def test_the_reference_set_is_the_same_every_time_and_its_rewards_are_the_tasks():
-    reference_set.cache_clear()
+    _reference_set.cache_clear()
     first = reference_set("Pendulum", 20)
-    reference_set.cache_clear()
+    _reference_set.cache_clear()
     np.testing.assert_array_equal(first.rewards, reference_set("Pendulum", 20).rewards)
     assert first.rewards.shape == (2000, 20)
     assert (first.rewards <= 0).all()
@@ -113,3 +115,17 @@ def test_weights_fall_from_the_last_step_that_happened():
     utility, mask = np.ones((1, 4)), np.array([[True, True, True, False]])
     plain, weighted = weighted_scores(utility, mask, 0.5)
     assert (plain[0], weighted[0]) == (3.0, 1.75)
+
+
+def test_units_and_values_are_those_of_the_task_as_it_was_made():
+    units, values = {}, {}
+    for seed in (0, 3):
+        env = gym.make("prefenvs/GridRandom-v0", map_seed=seed, oracle="regret", teacher="noisy")
+        feedback = prefenvs.feedback(env)
+        units[seed], values[seed] = feedback._calibration(10).sd, feedback._oracle.values.state_values
+        base = make_task(prefenvs.TASKS["GridRandom"], task_kwargs={"map_seed": seed})
+        np.testing.assert_array_equal(values[seed], value_iteration(base.mdp)[0])
+    assert units[0] != units[3]
+    kwargs = {"task_kwargs": {"map_seed": 3}}
+    env = gym.make("prefenvs/GridRandom-v0", oracle="regret", **kwargs)
+    np.testing.assert_array_equal(prefenvs.feedback(env)._oracle.values.state_values, values[3])

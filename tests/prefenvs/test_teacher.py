@@ -84,6 +84,26 @@ def test_an_exact_tie_is_shared_and_does_not_go_to_the_first():
     np.testing.assert_allclose(answers(Teacher(), [[2.0, 2.0, 1.0]]).choice, [[0.5, 0.5, 0.0]])
 
 
+@pytest.mark.parametrize("size", [1e-3, 1.0, 1e4])
+def test_scores_that_differ_by_rounding_tie_and_those_that_differ_do_not(size):
+    forth, back = size * ((0.1 + 0.2) + 0.3), size * (0.1 + (0.2 + 0.3))
+    assert forth != back
+    for answer in ("choice", "soft", "ranking"):
+        label = answers(Teacher(), [[forth, back, -1.0], [forth + 1e-6 * (1 + size), back, -1.0]], answer=answer)
+        np.testing.assert_array_equal(label.choice, [[0.5, 0.5, 0.0], [1.0, 0.0, 0.0]])
+    np.testing.assert_array_equal(label.ranking, [[0, 0, 2], [0, 1, 2]])
+
+
+def test_places_below_the_first_are_shared_up_to_rounding_too():
+    label = answers(Teacher(), [[3.0, 0.1 + 0.2, 0.3]], answer="ranking")
+    assert label.ranking.tolist() == [[0, 1, 1]]
+
+
+def test_a_noisy_teacher_breaks_them_by_chance():
+    label = answers(Teacher(beta=1.0), np.tile([0.1 + 0.2, 0.3], (2000, 1)))
+    assert label.choice[:, 0].mean() == pytest.approx(0.5, abs=0.05)
+
+
 def test_infinite_beta_is_the_limit_of_large_beta():
     scores = np.random.default_rng(0).normal(size=(200, 3))
     np.testing.assert_array_equal(

@@ -15,8 +15,9 @@ from prefenvs.segments import Label, Query, Segments, one_hot
 BOX, ACT = gym.spaces.Box(-np.inf, np.inf, (3,)), gym.spaces.Box(-1, 1, (2,))
 
 
-def ensemble(members=3, seed=0, observations=BOX, actions=ACT):
-    return RewardEnsemble(observations, actions, members=members, hidden=(16,), rng=torch.Generator().manual_seed(seed))
+def ensemble(members=3, seed=0, observations=BOX, actions=ACT, standardize=True):
+    rng = torch.Generator().manual_seed(seed)
+    return RewardEnsemble(observations, actions, members=members, hidden=(16,), standardize=standardize, rng=rng)
 
 
 def segments(n, steps=6, seed=0, lengths=None):
@@ -131,7 +132,12 @@ def fitted(seed=0):
 def test_fitting_recovers_a_linear_reward_and_is_repeatable():
     model, data, report = fitted()
     assert len(data) == 294, "skipped queries are left out"
-    assert report.held_out_accuracy > 0.9
+    assert report.held_out_accuracy > 0.8
+    fresh = segments(100, seed=2)
+    truth = fresh.observations[:, :-1, 0] + fresh.actions[..., 1]
+    inputs = model.encode(torch.as_tensor(fresh.observations[:, :-1]), torch.as_tensor(fresh.actions))
+    learned = model.forward(inputs.reshape(-1, 5)).detach().mean(0)
+    assert np.corrcoef(learned, truth.ravel())[0, 1] > 0.9
     train, held = data.split()
     assert len(held) == 29
     assert set(train.tolist()).isdisjoint(held.tolist())
@@ -141,6 +147,32 @@ def test_fitting_recovers_a_linear_reward_and_is_repeatable():
     assert report == second
     for one, two in zip(model.parameters(), again.parameters(), strict=True):
         assert torch.equal(one, two)
+
+
+def test_the_units_of_observations_do_not_matter_where_inputs_are_standardized():
+    rewards = []
+    for units, standardize in ((1.0, True), (1000.0, True), (1000.0, False)):
+        model, data = ensemble(standardize=standardize), PreferenceData()
+        query = Query(segments(40, seed=1))
+        query.segments.observations[..., 1] = units * query.segments.observations[..., 1] + units
+        data.add(model, query, Label(one_hot(np.arange(20) % 2)))
+        optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
+        fit(model, optimizer, data, rng=torch.Generator().manual_seed(0), epochs=3, stop_accuracy=2.0)
+        rewards.append(model.segment(query.segments.torch()).detach())
+    torch.testing.assert_close(rewards[0], rewards[1], rtol=1e-3, atol=1e-3)
+    assert (rewards[0] - rewards[2]).abs().max() > 0.1
+
+
+def test_only_what_moves_is_standardized_and_neither_pixels_nor_discrete_values_are():
+    model = ensemble()
+    model.observe(torch.tensor([[1.0, 0, 5, 0, 0], [3.0, 0, 5, 0, 0]]))
+    assert model.mean.tolist() == [2, 0, 5, 0, 0]
+    torch.testing.assert_close(model.sd, torch.tensor([2**0.5, 1, 1, 1, 1]))
+    for observations in (gym.spaces.Discrete(3), gym.spaces.Box(0, 255, (3,), np.uint8)):
+        model = ensemble(observations=observations, actions=gym.spaces.Discrete(2))
+        model.observe(torch.rand(9, 5))
+        assert not model.mean.any()
+        assert (model.sd == 1).all()
 
 
 def test_data_keep_answers_in_order_and_hold_out_every_tenth():

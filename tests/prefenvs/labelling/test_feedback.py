@@ -1,6 +1,7 @@
 import dataclasses
 import math
 import pickle
+import sys
 from functools import partial
 
 import gymnasium as gym
@@ -78,6 +79,15 @@ def test_an_answer_depends_on_seed_number_and_segments_alone():
     np.testing.assert_array_equal(found, expected)
     other = prefenvs.feedback(pendulum(teacher="noisy", feedback_seed=6)[0]).ask(query).choice
     assert (other != expected).any()
+
+
+def test_answers_are_the_same_however_many_segments_are_judged_at_a_time(monkeypatch):
+    labels = []
+    for chunk in (4096, 7):
+        monkeypatch.setattr(sys.modules[Feedback.__module__], "CHUNK", chunk)
+        env, segments = pendulum(teacher="noisy", feedback_seed=3)
+        labels.append(prefenvs.feedback(env).ask(Query(segments)).choice)
+    np.testing.assert_array_equal(*labels)
 
 
 def test_submit_and_collect_are_ask_in_two_steps():

@@ -11,7 +11,7 @@ from prefenvs.error import PrefenvsError
 from prefenvs.studies import STUDIES, _pages
 from prefenvs.studies._history import commit_that_fixed
 from prefenvs.studies._pages import papers, record, recordable, render
-from prefenvs.studies._run import conduct, dump, unpacked
+from prefenvs.studies._run import conduct, dump, summary, unpacked
 from prefenvs.studies._study import fixed_hash, making_hash, statement
 
 STUDY = '''"""Two coins, tossed."""
@@ -258,6 +258,15 @@ def test_a_result_is_read_as_it_was_written(study, tmp_path):
     assert again["protocol"] == 'a "b"\n  c'
     assert unpacked(again) == unpacked(result)
     assert unpacked(again)["their own"][1] == [{"score": 3.1, "note": "a, b"}]
+
+
+def test_the_summary_has_a_row_an_arm_and_text_in_its_tables():
+    rows = [{"kind": "a", "x": 1.0}, {"kind": "b", "x": 5}]
+    tables = {"first": {0: rows, 1: [{"kind": "a", "x": 3.0}]}}
+    assert summary(object(), tables) == [
+        {"arm": "first", "kind": "a", "x": 2.0},
+        {"arm": "first", "kind": "b", "x": 5.0},
+    ]
 
 
 def test_the_board_has_claim_and_verdict(study, monkeypatch, tmp_path, capsys):

@@ -1,0 +1,281 @@
+"""Trains a policy on the true reward, so that regret can be measured against its values."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from importlib.metadata import version
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.monitor import Monitor
+from stable_baselines3.common.vec_env import DummyVecEnv
+
+from prefenvs.agents.evaluation import FIRST_SEED, evaluate
+from prefenvs.agents.policy_evaluation import (
+    STRAY,
+    fit_value,
+    followed_returns,
+    linear_layers,
+    stray_and_follow,
+)
+from prefenvs.agents.regret_check import regret_fit
+from prefenvs.agents.sac import SAC
+from prefenvs.error import unknown_name
+from prefenvs.oracles.value_nets import Layers, NetworkValues
+from prefenvs.tasks import TASKS
+
+CHECK_SEED = FIRST_SEED + 1000
+"""First seed of the episodes that choose which policy is kept; the score that is reported comes from others."""
+CHECKS = 10
+"""How often a policy is checked in training."""
+CHECK_GAP = 1000
+"""Least number of steps between two checks."""
+DISTURBANCES = (0.1, 0.2, 0.4, 0.7, 1.0)
+"""Noise on the weights of a policy, as shares of their standard deviation, that makes weaker ones of it."""
+STREAMS = 64
+"""Streams of experience that the values are fitted to, played at a time."""
+
+
+@dataclass(frozen=True)
+class ExpertSettings:
+    """How the expert of a task is trained."""
+
+    steps: int
+    """Environment steps."""
+    gamma: float = 0.99
+    """Discount of the training and of the values."""
+    num_envs: int = 4
+    hidden: tuple[int, ...] = (128, 128)
+    """Width of each hidden layer of actor and critics."""
+    sac: Mapping[str, Any] = field(default_factory=dict)
+    """Further arguments of SAC."""
+    value_hidden: tuple[int, ...] = (128, 128)
+    """Width of each hidden layer of the network of values."""
+    value_steps: int = 1_200_000
+    """Environment steps from which the policy's values are learned."""
+    follow: int = 150
+    """Steps for which the policy is followed from where other behaviour led."""
+    value_updates: int = 20_000
+    """Gradient steps of that network."""
+
+
+_SMALL: dict[str, Any] = {"value_steps": 300_000, "follow": 100}
+_WALK = {"learning_rate": 7e-4, "learning_starts": 1000, "ent_coef": "auto_0.1", "gradient_steps": 2}
+
+EXPERTS: dict[str, ExpertSettings] = {
+    "Pendulum": ExpertSettings(
+        10_000,
+        num_envs=1,
+        hidden=(64, 64),
+        sac={"learning_rate": 1e-3, "learning_starts": 500, "gradient_steps": 1},
+        **_SMALL,
+    ),
+    # As rl-baselines3-zoo tunes it: noise that lasts (gSDE) swings the car up before the cost of force teaches it to
+    # stand still. Without the clip of gSDE's mean the mode of the policy is tanh of a plain network.
+    "MountainCarContinuous": ExpertSettings(
+        50_000,
+        gamma=0.999,
+        num_envs=1,
+        hidden=(64, 64),
+        **_SMALL,
+        sac={
+            "learning_rate": 3e-4,
+            "batch_size": 512,
+            "ent_coef": 0.1,
+            "train_freq": 32,
+            "gradient_steps": 16,
+            "tau": 0.01,
+            "learning_starts": 0,
+            "use_sde": True,
+            "policy_kwargs": {"log_std_init": -3.67, "clip_mean": 0.0},
+        },
+    ),
+    # A long random start keeps the cheetah off the local optimum of sliding on its back.
+    "HalfCheetah": ExpertSettings(
+        100_000, sac={**_WALK, "learning_rate": 1e-3, "learning_starts": 4000}, value_steps=2_000_000
+    ),
+    "Hopper": ExpertSettings(100_000, sac=_WALK),
+    "Walker2d": ExpertSettings(100_000, sac=_WALK),
+}
+"""Settings by task. `EXPERTS["Mine"] = ExpertSettings(...)` adds one; other tasks are trained by Walker2d's."""
+
+
+def expert_settings(task: str, steps: int | None = None) -> ExpertSettings:
+    """The settings of a task, with another number of steps if one is given; fewer shorten the values' share alike."""
+    settings = EXPERTS.get(task, EXPERTS["Walker2d"])
+    if steps is None:
+        return settings
+    share = min(steps / settings.steps, 1.0)
+    value_steps, updates = (max(int(share * n), 1) for n in (settings.value_steps, settings.value_updates))
+    return replace(settings, steps=steps, value_steps=value_steps, value_updates=updates)
+
+
+def train_policy(
+    task: str, settings: ExpertSettings, seed: int = 0, *, progress: bool = False
+) -> tuple[NetworkValues, list[Layers]]:
+    """Train SAC on the true reward and keep the policy that did best at the checks.
+
+    Args:
+        task: name of a task with continuous actions.
+        settings: how.
+        seed: of everything random.
+        progress: show a progress bar.
+
+    Returns:
+        The best policy, without values yet, and the policy at each check, for weaker behaviour.
+
+    Raises:
+        ValueError: if the task's actions are discrete.
+    """
+    env_id = TASKS[task].id
+    venv = DummyVecEnv([lambda: Monitor(gym.make(env_id, evaluation=True)) for _ in range(settings.num_envs)])
+    space = venv.action_space
+    if not isinstance(space, gym.spaces.Box):
+        venv.close()
+        raise ValueError(f"experts are trained by SAC, which acts in continuous spaces only; {task} is not.")
+    arguments = copy.deepcopy(dict(settings.sac))  # SB3 writes into policy_kwargs
+    arguments["policy_kwargs"] = {"net_arch": list(settings.hidden)} | arguments.get("policy_kwargs", {})
+    model = SAC(
+        "MlpPolicy", venv, gamma=settings.gamma, seed=seed, device="cpu", buffer_size=settings.steps, **arguments
+    )
+    keeper = _KeepBest(env_id, max(settings.steps // CHECKS, CHECK_GAP))
+    model.learn(settings.steps, callback=keeper, progress_bar=progress)
+    keeper.check()
+    venv.close()
+    best = keeper.policies[int(np.argmax(keeper.scores))]
+    return NetworkValues(best, (), space.low.astype(np.float32), space.high.astype(np.float32)), keeper.policies
+
+
+def evaluate_policy(
+    policy: NetworkValues, others: Sequence[Layers], task: str, settings: ExpertSettings, seed: int = 0
+) -> NetworkValues:
+    """The policy with its plain values, without the entropy that SAC's own critics count.
+
+    Learned by playing the policy on from states that the policies of the whole training visit, with up to all of their
+    actions random: these are the steps whose regret will be asked about, a beginner's and an expert's.
+
+    Args:
+        policy: whose values are wanted.
+        others: weak to strong policies.
+        task: their task.
+        settings: as they were trained.
+        seed: of everything random.
+
+    Returns:
+        The policy and its values, with how well they tell the regret of held-out segments.
+    """
+    gamma = settings.gamma
+    behaviours = [replace(policy, policy=layers).act for layers in (policy.policy, *others)]
+    data = stray_and_follow(
+        task,
+        policy.act,
+        behaviours,
+        steps=max(settings.value_steps // STREAMS, settings.follow + STRAY),
+        streams=STREAMS,
+        follow=settings.follow,
+        seed=seed + 1,
+    )
+    value = fit_value(
+        followed_returns(data, gamma), hidden=settings.value_hidden, updates=settings.value_updates, seed=seed
+    )
+    values = replace(policy, value=value, facts={"task": task, "gamma": gamma})
+    return replace(values, facts={**values.facts, "fit": regret_fit(task, values, behaviours, seed=seed + 2)})
+
+
+def weaker_policies(policy: NetworkValues, seed: int) -> list[Layers]:
+    """Policies like this one with more and more noise on their weights, where those of its training are not at hand."""
+    rng = np.random.default_rng(seed)
+    return [
+        tuple(((w + noise * w.std() * rng.normal(size=w.shape)).astype(np.float32), b) for w, b in policy.policy)
+        for noise in DISTURBANCES
+    ]
+
+
+def train_expert(
+    task: str,
+    *,
+    steps: int | None = None,
+    seed: int = 0,
+    policy: NetworkValues | None = None,
+    command: str = "",
+    progress: bool = False,
+) -> NetworkValues:
+    """Train a policy on the true reward, score it, and fit its values.
+
+    Args:
+        task: name of a task with continuous actions.
+        steps: environment steps; by default those of its settings.
+        seed: of everything random.
+        policy: train none, and fit values of this one.
+        command: kept in the file, so that a reader can repeat it.
+        progress: show a progress bar.
+
+    Raises:
+        ValueError: if the task is not known, its actions are discrete or the policy is another task's.
+    """
+    if task not in TASKS:
+        raise unknown_name("task", task, TASKS)
+    if policy is not None and policy.facts.get("task", task) != task:
+        raise ValueError(f"the policy acts in {policy.facts['task']}, not in {task}. Give a file of {task}.")
+    settings = expert_settings(task, steps)
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+    if policy is None:
+        policy, others = train_policy(task, settings, seed, progress=progress)
+        made: dict[str, Any] = {}
+    else:
+        others, made = weaker_policies(policy, seed), {"policy": dict(policy.facts)}
+    values = described(evaluate_policy(policy, others, task, settings, seed), settings, seed, command)
+    return replace(values, facts={**values.facts, **made})
+
+
+def described(values: NetworkValues, settings: ExpertSettings, seed: int, command: str) -> NetworkValues:
+    """The values with the score of their policy and everything needed to repeat them."""
+    spec = TASKS[values.facts["task"]]
+    score = evaluate(values, spec.id, 20)
+    reference = spec.reference_score
+    packages = ("prefenvs", "torch", "stable-baselines3", "gymnasium", "mujoco", "numpy")
+    facts = {
+        **values.facts,
+        "steps": settings.steps,
+        "seed": seed,
+        "settings": json.loads(json.dumps(asdict(settings))),
+        "score": score.mean,
+        "score_sd": score.sd,
+        "episodes": score.episodes,
+        "reference_score": None if reference is None else reference.mean,
+        "reference_source": None if reference is None else reference.source,
+        "command": command,
+        "versions": {name: version(name) for name in packages} | {"python": platform.python_version()},
+    }
+    return replace(values, facts=facts)
+
+
+class _KeepBest(BaseCallback):
+    """Keeps the policy of every check, with its mean true return over five episodes."""
+
+    def __init__(self, env_id: str, every: int) -> None:
+        super().__init__()
+        self.env_id, self.every = env_id, every
+        self.scores: list[float] = []
+        self.policies: list[Layers] = []
+
+    def _on_rollout_start(self) -> None:
+        if self.num_timesteps >= (len(self.scores) + 1) * self.every:
+            self.check()
+
+    def _on_step(self) -> bool:
+        return True
+
+    def check(self) -> None:
+        """Score the policy and keep it."""
+        actor: Any = self.model.policy.actor
+        self.scores.append(evaluate(self.model, self.env_id, 5, first_seed=CHECK_SEED).mean)
+        self.policies.append(linear_layers(actor.latent_pi) + linear_layers(actor.mu))

@@ -1,0 +1,322 @@
+"""PPO with SB3's interface and numbers, hand-written acting and a hand-written update."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import gymnasium as gym
+import numpy as np
+import stable_baselines3
+import torch
+from stable_baselines3.common.buffers import RolloutBuffer
+from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.preprocessing import is_image_space
+from stable_baselines3.common.torch_layers import FlattenExtractor, MlpExtractor
+from stable_baselines3.common.utils import explained_variance
+from torch import Tensor, nn
+
+from prefenvs.agents.fused import MLP, FusedAdam, covers_adam, linear_layers
+
+
+class PPO(stable_baselines3.PPO):
+    """Stable-Baselines3's PPO, the same numbers from the same seed up to the order of sums, in less time.
+
+    Schulman et al. 2017, arXiv:1707.06347. SB3's own loop collects the rollouts, but acts by `PPOUpdate.act`; a rollout
+    becomes tensors once, and an update runs without autograd. What `covered_parts` says it does not cover, SB3's own
+    code does.
+
+    Example:
+        >>> from prefenvs.agents import PPO
+        >>> model = PPO("MlpPolicy", "CartPole-v1", n_steps=64, seed=0, device="cpu").learn(128)
+        >>> model.num_timesteps
+        128
+    """
+
+    _update: PPOUpdate | None = None
+
+    def collect_rollouts(self, *arguments: Any, **named: Any) -> bool:
+        """As SB3: play `n_steps` of each environment."""
+        update = self._covering_update()
+        if update is None:
+            return super().collect_rollouts(*arguments, **named)
+        update.prepare()
+        self.policy.forward = update.act  # type: ignore[method-assign]
+        try:
+            return super().collect_rollouts(*arguments, **named)
+        finally:
+            del self.policy.forward
+
+    def train(self) -> None:
+        """As SB3: `n_epochs` passes over the rollout in minibatches."""
+        update = self._covering_update()
+        if update is None:
+            super().train()
+            return
+        self.policy.set_training_mode(True)
+        self._update_learning_rate(self.policy.optimizer)
+        clip = self.clip_range(self._current_progress_remaining)  # type: ignore[operator]
+        clip_vf = None if self.clip_range_vf is None else self.clip_range_vf(self._current_progress_remaining)  # type: ignore[operator]
+        update.prepare()
+        rollout = rollout_tensors(self.rollout_buffer)
+        epochs: list[list[Outcome]] = []
+        while len(epochs) < self.n_epochs and update.moved:
+            order = torch.from_numpy(np.random.permutation(len(rollout.returns))).to(self.device)
+            shuffled = Rollout(*(field.index_select(0, order) for field in rollout))
+            if self.normalize_advantage:
+                shuffled = shuffled._replace(advantages=standardized(shuffled.advantages, self.batch_size))
+            epochs.append([])
+            for batch in zip(*(field.split(self.batch_size) for field in shuffled), strict=True):
+                epochs[-1].append(update.step(Rollout(*batch), clip, clip_vf))
+                if not update.moved:
+                    break
+        self._n_updates += len(epochs)
+        self._log(epochs, clip, clip_vf)
+
+    def _covering_update(self) -> PPOUpdate | None:
+        """The hand-written update of the present networks, or None if they are not covered."""
+        parts = covered_parts(self)
+        if parts is None:
+            return None
+        if self._update is None or self._update.parts != parts:
+            self._update = PPOUpdate(self, parts)
+        return self._update
+
+    def _log(self, epochs: list[list[Outcome]], clip: float, clip_vf: float | None) -> None:
+        """What SB3 logs, under its names."""
+        values, returns = self.rollout_buffer.values.flatten(), self.rollout_buffer.returns.flatten()
+        losses = mean_losses([outcome for epoch in epochs for outcome in epoch], clip)
+        losses["approx_kl"] = mean_losses(epochs[-1], clip)["approx_kl"]
+        last = mean_losses(epochs[-1][-1:], clip)
+        weights = {"policy_gradient_loss": 1.0, "entropy_loss": self.ent_coef, "value_loss": self.vf_coef}
+        losses["loss"] = sum(weight * last[name] for name, weight in weights.items())
+        for name, value in losses.items():
+            self.logger.record(f"train/{name}", value)
+        self.logger.record("train/explained_variance", explained_variance(values, returns))
+        if hasattr(self.policy, "log_std"):
+            self.logger.record("train/std", self.policy.log_std.exp().mean().item())
+        self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
+        self.logger.record("train/clip_range", clip)
+        if clip_vf is not None:
+            self.logger.record("train/clip_range_vf", clip_vf)
+
+    def _excluded_save_params(self) -> list[str]:
+        return [*super()._excluded_save_params(), "_update"]
+
+
+class Rollout(NamedTuple):
+    """Steps of a rollout as float32 tensors of B rows, under SB3's names."""
+
+    observations: Tensor
+    actions: Tensor
+    values: Tensor
+    log_probs: Tensor
+    advantages: Tensor
+    returns: Tensor
+
+
+class Outcome(NamedTuple):
+    """What one minibatch of B rows gave; its losses are computed from it, for all minibatches at once."""
+
+    log_ratio: Tensor
+    """(B,) log-probability of each action less what it was in the rollout."""
+    error: Tensor
+    """(B,) value less return."""
+    entropy: Tensor
+    """(B,) or () entropy of the actions' law."""
+    advantages: Tensor
+    """(B,) advantages, standardized if they are to be."""
+
+
+def rollout_tensors(buffer: RolloutBuffer) -> Rollout:
+    """A full rollout on the buffer's device, (steps * E, ...) in the order in which SB3 numbers the steps."""
+    if not buffer.generator_ready:  # as SB3's own `get` leaves it
+        for name in Rollout._fields:
+            setattr(buffer, name, buffer.swap_and_flatten(getattr(buffer, name)))
+        buffer.generator_ready = True
+    flat = [torch.as_tensor(getattr(buffer, n), dtype=torch.float32, device=buffer.device) for n in Rollout._fields]
+    return Rollout(flat[0].flatten(1), flat[1].flatten(1), *(field.flatten() for field in flat[2:]))
+
+
+def standardized(advantages: Tensor, batch_size: int) -> Tensor:
+    """(B,) advantages less the mean and divided by the standard deviation of their own minibatch; one alone is kept."""
+    whole = len(advantages) // batch_size * batch_size
+    stretches = (advantages[:whole].view(-1, batch_size), advantages[whole:].view(1, -1))
+    parts = [
+        part if part.shape[1] < 2 else (part - part.mean(1, keepdim=True)) / (part.std(1, keepdim=True) + 1e-8)
+        for part in stretches
+    ]
+    return torch.cat([part.flatten() for part in parts])
+
+
+def mean_losses(outcomes: list[Outcome], clip: float) -> dict[str, float]:
+    """Means over minibatches of SB3's losses, by the names they are logged under."""
+    sizes = [len(outcome.error) for outcome in outcomes]
+    log_ratio, error, entropy, advantages = (
+        torch.cat([part.expand(size) for part, size in zip(parts, sizes, strict=True)])
+        for parts in zip(*outcomes, strict=True)
+    )
+    counts = torch.tensor(sizes, device=error.device)
+    share = (1 / (counts * len(outcomes))).repeat_interleave(counts)  # of a row in the mean
+    ratio = log_ratio.exp()
+    surrogate = torch.minimum(advantages * ratio, advantages * ratio.clamp(1 - clip, 1 + clip))
+    rows = {
+        "policy_gradient_loss": -surrogate,
+        "value_loss": error.square(),
+        "entropy_loss": -entropy,
+        "approx_kl": ratio - 1 - log_ratio,
+        "clip_fraction": ((ratio - 1).abs() > clip).float(),
+    }
+    return dict(zip(rows, (torch.stack(list(rows.values())) @ share).tolist(), strict=True))
+
+
+class PPOUpdate:
+    """Acting and one minibatch of PPO on an actor and a critic MLP, forwards and backwards by hand, on any device."""
+
+    def __init__(self, model: stable_baselines3.PPO, parts: tuple[Any, ...]) -> None:
+        """Update the networks of `model`; `parts` is what `covered_parts` found in it."""
+        self.model, self.parts = model, parts
+        self.actor, self.critic = (MLP(*network) for network in parts[0])
+        self.law: Any = _Categorical() if isinstance(model.action_space, gym.spaces.Discrete) else _Gaussian()
+        self.adam = FusedAdam(model.policy.optimizer)
+        self.moved = True
+        """Whether the last step moved the weights; a target_kl may forbid it."""
+
+    def prepare(self) -> None:
+        """Begin a stretch of calls. Gradients are parts of one flat tensor, whose norm is clipped in one call."""
+        policy: Any = self.model.policy
+        params = list(policy.parameters())
+        self._gradient = torch.zeros(sum(p.numel() for p in params), device=params[0].device)
+        for param, part in zip(params, self._gradient.split([p.numel() for p in params]), strict=True):
+            param.grad = part.view_as(param)
+        for part in (self.adam, self.actor, self.critic):
+            part.prepare()
+        self.law.log_std = getattr(policy, "log_std", None)
+        self.moved = True
+
+    @torch.no_grad()
+    def act(self, obs: Tensor, deterministic: bool = False) -> tuple[Tensor, Tensor, Tensor]:
+        """(B, *act) actions, (B, 1) values and (B,) log-probabilities: the policy's `forward`, drawing as it does."""
+        obs = obs.float().flatten(1)
+        outputs = self.actor.forward(obs)
+        actions = self.law.mode(outputs) if deterministic else self.law.sample(outputs)
+        log_prob, _ = self.law.log_prob(outputs, actions)
+        shape = self.model.action_space.shape or ()
+        return actions.reshape(-1, *shape), self.critic.forward(obs).clone(), log_prob
+
+    @torch.no_grad()
+    def step(self, batch: Rollout, clip: float, clip_vf: float | None) -> Outcome:
+        """Update the policy by one minibatch.
+
+        Args:
+            batch: B rows, with their advantages standardized if they are to be.
+            clip: range of the probability ratio about 1.
+            clip_vf: range of the value about the old value, or None.
+        """
+        model, B = self.model, batch.returns.shape[0]
+        log_prob, entropy = self.law.log_prob(self.actor.forward(batch.observations), batch.actions)
+        values = self.critic.forward(batch.observations).squeeze(1)
+        log_ratio = log_prob - batch.log_probs
+        ratio = log_ratio.exp()
+        if clip_vf is not None:
+            change = values - batch.values
+            values = batch.values + change.clamp(-clip_vf, clip_vf)
+        error = values - batch.returns
+        outcome = Outcome(log_ratio, error, entropy, batch.advantages)
+        if model.target_kl is not None:
+            self.moved = (ratio - 1 - log_ratio).mean().item() <= 1.5 * model.target_kl
+            if not self.moved:
+                return outcome
+
+        # Where the ratio is inside its range plain and clipped are equal and both pass the gradient on, half each.
+        plain, clipped = batch.advantages * ratio, batch.advantages * ratio.clamp(1 - clip, 1 + clip)
+        self.actor.backward(self.law.backward(plain * (plain <= clipped) / -B, model.ent_coef))
+        by_value = error * (2 * model.vf_coef / B)
+        if clip_vf is not None:
+            by_value *= change.abs() <= clip_vf
+        self.critic.backward(by_value[:, None])
+        norm = torch.linalg.vector_norm(self._gradient)
+        self._gradient.mul_((model.max_grad_norm / (norm + 1e-6)).clamp_(max=1.0))
+        self.adam.step()
+        return outcome
+
+
+class _Gaussian:
+    """Independent normal actions about the outputs, with a log standard deviation that no observation changes."""
+
+    log_std: nn.Parameter
+
+    def mode(self, mean: Tensor) -> Tensor:
+        """(B, act) the likeliest actions."""
+        return mean.clone()
+
+    def sample(self, mean: Tensor) -> Tensor:
+        """(B, act) actions, drawn as torch's Normal draws them."""
+        return mean + torch.empty_like(mean).normal_() * self.log_std.exp()
+
+    def log_prob(self, mean: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
+        """(B,) log-probabilities of (B, act) actions and the () entropy of their law."""
+        self._inverse = (-self.log_std).exp()
+        self._z = (actions - mean).mul_(self._inverse)
+        self._squares = self._z.square()
+        scale = self.log_std.sum() + 0.5 * math.log(2 * math.pi) * len(self.log_std)
+        return self._squares.sum(1).mul_(-0.5).sub_(scale), scale + 0.5 * len(self.log_std)
+
+    def backward(self, by_log_prob: Tensor, ent_coef: float) -> Tensor:
+        """(B, act) gradient by the mean; writes the gradient by `log_std`, the entropy's bonus included."""
+        assert self.log_std.grad is not None
+        torch.mv((self._squares - 1).t(), by_log_prob, out=self.log_std.grad).sub_(ent_coef)
+        return self._z.mul_(self._inverse).mul_(by_log_prob[:, None])
+
+
+class _Categorical:
+    """Discrete actions by softmax of the outputs."""
+
+    log_std: None
+
+    def mode(self, logits: Tensor) -> Tensor:
+        """(B, 1) the likeliest actions."""
+        return logits.argmax(1, keepdim=True)
+
+    def sample(self, logits: Tensor) -> Tensor:
+        """(B, 1) actions, drawn as torch's Categorical draws them."""
+        return torch.multinomial(logits.softmax(1), 1, replacement=True)
+
+    def log_prob(self, logits: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
+        """(B,) log-probabilities of (B, 1) actions, and (B,) entropies of their laws."""
+        self._log_p, self._actions = logits.log_softmax(1), actions.long()
+        self._p = self._log_p.exp()
+        self._entropy = -(self._p * self._log_p).sum(1)
+        return self._log_p.gather(1, self._actions).squeeze(1), self._entropy
+
+    def backward(self, by_log_prob: Tensor, ent_coef: float) -> Tensor:
+        """(B, n) gradient by the logits: of log p_a it is [a] - p, of the entropy H it is -p (log p + H)."""
+        grad = self._p * -by_log_prob[:, None]
+        grad.scatter_add_(1, self._actions, by_log_prob[:, None])
+        if ent_coef:
+            grad += (ent_coef / len(grad)) * self._p * (self._log_p + self._entropy[:, None])
+        return grad
+
+
+def covered_parts(model: stable_baselines3.PPO) -> tuple[Any, ...] | None:
+    """The modules and optimiser that `PPOUpdate` would work on; None if it would not do what SB3 does.
+
+    It covers Box observations that are not images, Box and Discrete actions, SB3's MlpPolicy with layers of ReLU or
+    tanh in float32 for both actor and critic, torch's Adam, SB3's rollout buffer, and no gSDE.
+    """
+    policy: Any = model.policy
+    space, extractor = model.observation_space, getattr(policy, "mlp_extractor", None)
+    plain = isinstance(space, gym.spaces.Box) and not is_image_space(space)
+    acting = isinstance(model.action_space, gym.spaces.Box | gym.spaces.Discrete)
+    kinds = (type(policy), type(extractor), type(model.rollout_buffer))
+    if not plain or not acting or model.use_sde or kinds != (ActorCriticPolicy, MlpExtractor, RolloutBuffer):
+        return None
+    if type(policy.features_extractor) is not FlattenExtractor or policy.squash_output:
+        return None
+    trunks = ((extractor.policy_net, policy.action_net), (extractor.value_net, policy.value_net))  # type: ignore[union-attr]
+    networks = [linear_layers([*trunk, head]) for trunk, head in trunks]
+    params = list(policy.parameters())
+    frozen = not all(param.requires_grad for param in params)
+    if None in networks or frozen or not covers_adam(policy.optimizer, params):
+        return None
+    return (networks, policy.optimizer, policy)

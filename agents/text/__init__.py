@@ -1,0 +1,1 @@
+"""Learning from preferences over text: losses, advantages, learners."""

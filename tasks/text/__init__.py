@@ -1,0 +1,100 @@
+"""Text generation: language tasks with a true reward that is a program, small enough to train on here."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from prefenvs.tasks.task import Score, TaskSpec
+
+if TYPE_CHECKING:
+    from prefenvs.tasks.text.language import Language
+
+
+def _text(
+    name: str,
+    module: str,
+    horizon: int,
+    factors: tuple[str, ...],
+    random: tuple[float, float],
+    reference: float,
+    *,
+    source: str = "written by the task itself",
+    settings: Mapping[str, Any] | None = None,
+    has_success: bool = True,
+    **rest: Any,
+) -> TaskSpec:
+    """A line of the registry; `random` is mean and deviation of random tokens, `reference` the mean of good answers."""
+    measured = "python -m prefenvs.tasks.text.scores"
+    return TaskSpec(
+        name,
+        f"prefenvs.tasks.text.{module}:{name}",
+        factors,
+        horizon,
+        kwargs={"view": "token", **(settings or {})},
+        has_success=has_success,
+        time_limit=False,
+        random_score=Score(*random, measured),
+        reference_score=Score(reference, None, f"{source}: {measured}"),
+        batched="prefenvs.tasks.text.batched:BatchedText",
+        **rest,
+    )
+
+
+_EXACT: dict[str, Any] = {
+    "source": "exact, the best completion of each prompt",
+    "exact_values": True,
+}
+
+_OWN: dict[str, Any] = {
+    "prompts": None,
+    "scorer": "prefenvs.tasks.text.own:share_of_letters",
+    "tokenizer": None,
+    "max_new_tokens": 6,
+    "demonstrations": None,
+    "test_prompts": 0,
+}
+_DIALOGUE = ("harmless", "helpful", "follow_up", "repetition")
+
+TEXT_TASKS: tuple[TaskSpec, ...] = (
+    _text("TextArithmetic", "arithmetic", 16, ("answer", "steps", "length"), (-0.1144, 0.2224), 1.5000),
+    _text("TextBandit", "enumerable", 1, ("topic", "style"), (-0.1198, 1.1981), 2.3407, **_EXACT),
+    _text("TextDialogue", "dialogue", 12, _DIALOGUE, (-2.6100, 1.7763), 1.4528),
+    _text("TextEnum", "enumerable", 4, ("bigrams", "finished"), (0.5645, 1.3374), 3.7387, **_EXACT),
+    _text("TextInstruct", "instruct", 10, ("start", "include", "avoid", "words"), (0.2878, 0.2133), 1.0000),
+    _text("TextKeyword", "keyword", 14, ("keywords", "fluency", "repetition", "length"), (-1.3240, 0.9296), 2.0000),
+    _text("TextOwn", "own", 6, ("score",), (0.2707, 0.1916), 1.0000, settings=_OWN, has_success=False),
+    _text("TextProgram", "program", 9, ("hidden", "shown", "runs", "length"), (-0.2647, 0.0519), 1.9758),
+    _text("TextRetrieval", "retrieval", 4, ("answer", "citation", "abstention", "form"), (-0.4318, 0.5454), 1.5000),
+    _text("TextSentiment", "sentiment", 14, ("sentiment", "fluency", "repetition"), (-1.8822, 1.5311), 1.9791),
+    _text("TextSummary", "summary", 13, ("coverage", "unfaithful", "redundancy", "form"), (-0.7482, 0.6296), 2.0000),
+)
+"""The text tasks. Importing this imports neither torch nor transformers."""
+
+
+def language_of(source: Any) -> Language:
+    """The language of a text task: its words, prompts and demonstrations.
+
+    Args:
+        source: name or id of a text task, the task, an environment or a batch of it, or a Language.
+
+    Raises:
+        ValueError: for an unknown name.
+        TypeError: if it is no text task.
+    """
+    from prefenvs.tasks.text.language import Language
+
+    if isinstance(source, Language):
+        return source
+    if isinstance(source, str):
+        specs = {spec.name: spec for spec in TEXT_TASKS}
+        name = source.removeprefix("prefenvs/").split("-v")[0]
+        if name not in specs:
+            raise ValueError(f"{source!r} is not a text task. Expected one of: {', '.join(sorted(specs))}.")
+        module, _, entry = specs[name].entry_point.partition(":")
+        source = getattr(importlib.import_module(module), entry)(**specs[name].kwargs)
+    language = getattr(source, "metadata", {}).get("language")
+    if language is None:
+        raise TypeError(f"{source!r} is not a text task and has no language.")
+    return language

@@ -1,0 +1,221 @@
+"""A small language model: GPT-2's architecture, sampled with a preallocated cache of keys and values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from prefenvs.tasks.text.lm.sampling import Completions, completion_mask, draw_completions, token_logprobs
+
+Step = Callable[[Tensor, int, Tensor | None], Tensor]
+"""From a stream (n, width), its position and a mask of positions to read, or None for all, to the next stream."""
+
+
+class Block(nn.Module):
+    """Attention and a two-layer network, each on the normalised stream and added to it."""
+
+    def __init__(self, width: int, heads: int, residual_sd: float, rng: torch.Generator) -> None:
+        """Draw weights from `rng`; those that write to the stream with standard deviation `residual_sd`."""
+        super().__init__()
+        self.heads = heads
+        self.attention_norm, self.mlp_norm = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.attention_in, self.attention_out = (
+            _linear(width, 3 * width, 0.02, rng),
+            _linear(width, width, residual_sd, rng),
+        )
+        self.mlp_in, self.mlp_out = (
+            _linear(width, 4 * width, 0.02, rng),
+            _linear(4 * width, width, residual_sd, rng),
+        )
+
+    def forward(self, x: Tensor, mask: Tensor | None, cache: Tensor | None = None, start: int = 0) -> Tensor:
+        """Read positions `start` on of the stream.
+
+        Args:
+            x: (n, L, width).
+            mask: bool, broadcast to (n, heads, L, start + L): which positions each one may attend to; None for all.
+            cache: (2, n, heads, S, width / heads) keys and values; written at the L positions.
+            start: positions before these, whose keys and values are in the cache.
+        """
+        n, length, width = x.shape
+        joint = self.attention_in(self.attention_norm(x)).view(n, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        query, both = joint[0], joint[1:]
+        if cache is not None:
+            cache[:, :, :, start : start + length] = both
+            both = cache[:, :, :, : start + length]
+        read = F.scaled_dot_product_attention(query, both[0], both[1], attn_mask=mask)
+        x = x + self.attention_out(read.transpose(1, 2).reshape(n, length, width))
+        return x + self.mlp_out(F.gelu(self.mlp_in(self.mlp_norm(x)), approximate="tanh"))
+
+    def stepper(self, cache: Tensor) -> Step:
+        """`forward` of one more position (n, width), for `cache` and in as few calls as torch allows.
+
+        At batch 1 it is calls that cost, not numbers: this is 2.5 times as fast as the modules' own forwards.
+        """
+        heads, (_, n, _, _, size) = self.heads, cache.shape
+        width, shape = heads * size, (heads * size,)
+        places = cache.unbind(3)  # where each position's keys and values go
+        keys, values = cache.unbind(0)
+        norms = [(norm.weight, norm.bias, norm.eps) for norm in (self.attention_norm, self.mlp_norm)]
+        layers = (self.attention_in, self.attention_out, self.mlp_in, self.mlp_out)
+        (w1, b1), (w2, b2), (w3, b3), (w4, b4) = ((layer.weight, layer.bias) for layer in layers)
+        (g1, c1, e1), (g2, c2, e2) = norms
+
+        def step(x: Tensor, at: int, mask: Tensor | None) -> Tensor:
+            joint = F.linear(torch.layer_norm(x, shape, g1, c1, e1), w1, b1).view(n, 3, heads, size).transpose(0, 1)
+            places[at].copy_(joint.narrow(0, 1, 2))
+            query, seen = joint.select(0, 0).unsqueeze(2), at + 1
+            read = F.scaled_dot_product_attention(query, keys.narrow(2, 0, seen), values.narrow(2, 0, seen), mask)
+            x = x + F.linear(read.view(n, width), w2, b2)
+            wide = F.gelu(F.linear(torch.layer_norm(x, shape, g2, c2, e2), w3, b3), approximate="tanh")
+            return x + F.linear(wide, w4, b4)
+
+        return step
+
+
+class Decoder(nn.Module):
+    """A causal transformer, the network of GPT-2 (Radford et al. 2019): learned positions, norm first, tied words.
+
+    Sampling and scoring run the same blocks, so a policy-gradient ratio begins at 1 up to the rounding of float32.
+
+    Example:
+        >>> import torch
+        >>> model = Decoder(vocab_size=5, context=8, layers=1, width=16, heads=2)
+        >>> prompts = torch.tensor([[0, 3], [1, 2]])                # the first is shorter, so padded on the left
+        >>> written = model.sample(prompts, max_new_tokens=4, rng=torch.Generator().manual_seed(0))
+        >>> torch.allclose(written.logprobs, model.logprobs(prompts, written.tokens), atol=1e-5)
+        True
+    """
+
+    def __init__(
+        self,
+        vocab_size: int,
+        context: int,
+        *,
+        layers: int = 2,
+        width: int = 128,
+        heads: int = 4,
+        eos: int = 0,
+        pad: int = 0,
+        seed: int = 0,
+    ) -> None:
+        """Make a model with random weights.
+
+        Args:
+            vocab_size: V.
+            context: tokens it can read, prompt and completion together.
+            layers: blocks.
+            width: size of the stream.
+            heads: of attention.
+            eos: token that ends a completion.
+            pad: token that pads prompts on the left and completions on the right.
+            seed: of the weights.
+        """
+        super().__init__()
+        rng = torch.Generator().manual_seed(seed)
+        self.vocab_size, self.context, self.width, self.heads, self.eos, self.pad = (
+            vocab_size,
+            context,
+            width,
+            heads,
+            eos,
+            pad,
+        )
+        self.words = nn.Parameter(0.02 * torch.randn(vocab_size, width, generator=rng))
+        self.positions = nn.Parameter(0.02 * torch.randn(context, width, generator=rng))
+        residual_sd = 0.02 / (2 * layers) ** 0.5
+        self.blocks = nn.ModuleList(Block(width, heads, residual_sd, rng) for _ in range(layers))
+        self.norm = nn.LayerNorm(width)
+
+    def hidden(self, prompts: Tensor, completions: Tensor) -> Tensor:
+        """(n, T + 1, width) normalised stream after the prompt and t tokens of the completion, t = 0..T."""
+        tokens = torch.cat([prompts, completions], 1)
+        self._check_length(tokens.shape[1])
+        real = self._real(prompts)
+        keys = F.pad(real, (0, completions.shape[1]), value=True)
+        positions = (keys.cumsum(1) - 1).clamp(min=0)
+        return self._run(tokens, positions, _causal(keys))[:, prompts.shape[1] - 1 :]
+
+    def logits(self, prompts: Tensor, completions: Tensor) -> Tensor:
+        """(n, T, V) logits that predict each token of the completions."""
+        return self.hidden(prompts, completions[:, :-1]) @ self.words.T
+
+    def logprobs(self, prompts: Tensor, completions: Tensor, temperature: float = 1.0) -> Tensor:
+        """(n, T) log pi(y_t | x, y_<t) in nats, the end token's too; 0 on what follows it."""
+        mask = completion_mask(completions, self.eos, self.pad)
+        return token_logprobs(self.logits(prompts, completions), completions, temperature) * mask
+
+    @torch.no_grad()
+    def sample(
+        self, prompts: Tensor, max_new_tokens: int, rng: torch.Generator, temperature: float = 1.0
+    ) -> Completions:
+        """Draw a completion of each prompt.
+
+        Args:
+            prompts: (n, P), left-padded.
+            max_new_tokens: T.
+            rng: its draws do not depend on when completions end.
+            temperature: divides the logits; 0 takes the likeliest token.
+
+        Raises:
+            ValueError: for a temperature below 0, or more tokens than `context`.
+        """
+        n, width = prompts.shape
+        self._check_length(width + max_new_tokens)
+        real = self._real(prompts)
+        keys = F.pad(real, (0, max_new_tokens), value=True)[:, None, None]
+        padded = not bool(real.all())
+        positions = (keys[:, 0, 0].cumsum(1) - 1).clamp(min=0)
+        places = (self.positions[positions[:, width:]] if padded else self.positions[None, width:]).unbind(1)
+        size = (len(self.blocks), 2, n, self.heads, width + max_new_tokens, self.width // self.heads)
+        cache = torch.zeros(size, dtype=self.words.dtype, device=self.words.device)
+        blocks: Any = self.blocks
+        steps = [block.stepper(part) for block, part in zip(blocks, cache, strict=True)]
+        words, shape, norm = self.words, (self.width,), (self.norm.weight, self.norm.bias, self.norm.eps)
+
+        def next_logits(token: Tensor | None, t: int) -> Tensor:
+            if token is None:
+                return self._run(prompts, positions[:, :width], _causal(real), cache)[:, -1] @ words.T
+            at = width + t - 1
+            mask = keys[..., : at + 1] if padded else None
+            x = torch.embedding(words, token) + places[t - 1]
+            for step in steps:
+                x = step(x, at, mask)
+            return F.linear(torch.layer_norm(x, shape, *norm), words)
+
+        return draw_completions(next_logits, n, max_new_tokens, self.eos, self.pad, rng, temperature)
+
+    def _check_length(self, length: int) -> None:
+        if length > self.context:
+            raise ValueError(f"prompt and completion have {length} tokens, expected at most context={self.context}.")
+
+    def _real(self, prompts: Tensor) -> Tensor:
+        """(n, P) bool, True behind the padding on the left."""
+        return (prompts != self.pad).cumsum(1) > 0
+
+    def _run(
+        self, tokens: Tensor, positions: Tensor, mask: Tensor | None, cache: Tensor | None = None, start: int = 0
+    ) -> Tensor:
+        x = F.embedding(tokens, self.words) + F.embedding(positions, self.positions)
+        for index, block in enumerate(self.blocks):
+            x = block(x, mask, None if cache is None else cache[index], start)
+        return self.norm(x)
+
+
+def _causal(keys: Tensor) -> Tensor:
+    """(n, 1, L, L) bool, which of the real positions (n, L) each one may attend to: none behind it, itself always."""
+    square = torch.ones(keys.shape[1], keys.shape[1], dtype=torch.bool, device=keys.device)
+    itself = torch.eye(keys.shape[1], dtype=torch.bool, device=keys.device)
+    return square.tril() & (keys[:, None, None] | itself)
+
+
+def _linear(inputs: int, outputs: int, sd: float, rng: torch.Generator) -> Any:
+    layer = nn.utils.skip_init(nn.Linear, inputs, outputs)
+    with torch.no_grad():
+        layer.weight.normal_(0.0, sd, generator=rng)
+        layer.bias.zero_()
+    return layer
