@@ -15,6 +15,7 @@ from stable_baselines3 import DQN
 from stable_baselines3.common.torch_layers import CombinedExtractor
 from stable_baselines3.dqn.policies import DQNPolicy, QNetwork
 
+from prefenvs.agents.distributional.exploration import RepeatedActions
 from prefenvs.agents.distributional.functionals import (
     CVaR,
     Homeostasis,
@@ -152,6 +153,7 @@ class QuantileDQN(DQN):
         stocks: Sequence[float] = (0.0,),
         quantiles: int = 64,
         relabel_stocks: bool = False,
+        repeat_exploration: bool = True,
         gamma: float = 1.0,
         **dqn: Any,
     ) -> None:
@@ -165,6 +167,8 @@ class QuantileDQN(DQN):
             quantiles: of the return of each action, N.
             relabel_stocks: give replayed steps the stock of another step, as its dynamics are known. Off as in the
                 paper's agent.
+            repeat_exploration: repeat an exploratory action for a random while, see `RepeatedActions`. False is SB3's
+                epsilon-greedy.
             gamma: discount of the return and the stock.
             **dqn: as SB3's DQN.
 
@@ -177,7 +181,7 @@ class QuantileDQN(DQN):
         if isinstance(functional, Homeostasis):
             raise ValueError(f"{functional!r} is of vector rewards, which this agent does not learn. Use Target().")
         self.functional, self.stocks = functional, tuple(float(stock) for stock in stocks)
-        self.quantiles, self.relabel_stocks = quantiles, relabel_stocks
+        self.quantiles, self.relabel_stocks, self.repeat_exploration = quantiles, relabel_stocks, repeat_exploration
         if not self.stocks:
             raise ValueError("stocks is empty; give the initial stocks to learn for, such as (0.0,).")
         venv = self._wrap_env(env, verbose=0, monitor_wrapper=True)
@@ -194,6 +198,26 @@ class QuantileDQN(DQN):
         # Bound here and not put into policy_kwargs, which are the user's and are saved as such.
         self.policy_class: Any = partial(self.policy_class, **self._network)
         super()._setup_model()
+
+    def set_random_seed(self, seed: int | None = None) -> None:
+        """Seed everything that is random: networks, actions, environments, initial stocks, exploration."""
+        super().set_random_seed(seed)
+        self._repeated = RepeatedActions(np.random.default_rng(None if seed is None else [seed, 2]))
+
+    def _sample_action(self, learning_starts: int, *args: Any, **kwargs: Any) -> tuple[np.ndarray, np.ndarray]:
+        if not self.repeat_exploration:
+            return super()._sample_action(learning_starts, *args, **kwargs)
+        greedy, _ = self.predict(self._last_obs, deterministic=True)  # type: ignore[arg-type]
+        epsilon = 1.0 if self.num_timesteps < learning_starts else self.exploration_rate
+        begins: Any = self._last_episode_starts
+        actions = self._repeated.mix(greedy, int(self.q_net.action_space.n), epsilon, begins)
+        return actions, actions
+
+    def _store_transition(
+        self, replay_buffer: Any, buffer_action: Any, new_obs: Any, reward: Any, dones: Any, infos: Any
+    ) -> None:
+        super()._store_transition(replay_buffer, buffer_action, new_obs, reward, dones, infos)
+        self._last_episode_starts = dones  # SB3 sets it where `learn` resets the environments, and then forgets it
 
     def _draw_stocks(self, episodes: int, rng: np.random.Generator) -> np.ndarray:
         """Initial stocks of training episodes."""
@@ -261,7 +285,7 @@ class QuantileDQN(DQN):
             ValueError: if the functional is not registered or holds a function, which JSON cannot keep.
         """
         own = {"functional": describe_functional(self.functional), "stocks": self.stocks, "quantiles": self.quantiles}
-        own |= {"relabel_stocks": self.relabel_stocks} | {name: getattr(self, name) for name in _DQN}
+        own |= {name: getattr(self, name) for name in ("relabel_stocks", "repeat_exploration", *_DQN)}
         every: Any = self.train_freq
         own["train_freq"] = (every.frequency, every.unit.value)
         save_agent(self, path, own, {})

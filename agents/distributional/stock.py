@@ -122,8 +122,8 @@ class StockVecEnv(VecEnvWrapper):
         """(E,) the present stocks, in units of reward."""
 
     def seed(self, seed: int | None = None) -> Sequence[int | None]:
-        """Seed the environments, and the initial stocks."""
-        self._rng = np.random.default_rng(seed)
+        """Seed the environments, and the initial stocks with a stream of their own."""
+        self._rng = np.random.default_rng(None if seed is None else [seed, 1])
         return self.venv.seed(seed)
 
     def reset(self) -> VecEnvObs:
