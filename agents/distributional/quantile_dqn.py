@@ -152,7 +152,7 @@ class QuantileDQN(DQN):
         functional: Any = "mean",
         stocks: Sequence[float] = (0.0,),
         quantiles: int = 64,
-        relabel_stocks: bool = False,
+        relabel_stocks: Sequence[float] = (),
         repeat_exploration: bool = True,
         gamma: float = 1.0,
         **dqn: Any,
@@ -165,8 +165,9 @@ class QuantileDQN(DQN):
             functional: what to maximise: a functional, its name in FUNCTIONALS, or `{"name": ..., **arguments}`.
             stocks: initial stocks that training episodes begin with, drawn uniformly; for CVaR minus the thresholds b.
             quantiles: of the return of each action, N.
-            relabel_stocks: give replayed steps the stock of another step, as its dynamics are known. Off as in the
-                paper's agent.
+            relabel_stocks: give replayed steps stocks drawn from these, which their known dynamics allow. Give all that
+                matter on the way: what lies far from a decision, as after a long bad episode, is then not learned for.
+                Empty keeps the stocks that were met, as the paper's agent.
             repeat_exploration: repeat an exploratory action for a random while, see `RepeatedActions`. False is SB3's
                 epsilon-greedy.
             gamma: discount of the return and the stock.
@@ -181,7 +182,8 @@ class QuantileDQN(DQN):
         if isinstance(functional, Homeostasis):
             raise ValueError(f"{functional!r} is of vector rewards, which this agent does not learn. Use Target().")
         self.functional, self.stocks = functional, tuple(float(stock) for stock in stocks)
-        self.quantiles, self.relabel_stocks, self.repeat_exploration = quantiles, relabel_stocks, repeat_exploration
+        self.quantiles, self.repeat_exploration = quantiles, repeat_exploration
+        self.relabel_stocks = tuple(float(stock) for stock in relabel_stocks)
         if not self.stocks:
             raise ValueError("stocks is empty; give the initial stocks to learn for, such as (0.0,).")
         venv = self._wrap_env(env, verbose=0, monitor_wrapper=True)
@@ -268,7 +270,8 @@ class QuantileDQN(DQN):
         discounts = self.gamma if data.discounts is None else data.discounts
         before, after = data.observations, data.next_observations
         if self.relabel_stocks:
-            stocks = before[STOCK].roll(1, 0)
+            choices = torch.tensor(self.relabel_stocks, device=self.device)
+            stocks = choices[torch.randint(len(choices), data.rewards.shape, device=self.device)]
             before, after = {**before, STOCK: stocks}, {**after, STOCK: (stocks + data.rewards) / discounts}
         rows = torch.arange(len(data.actions), device=self.device)
         with torch.no_grad():

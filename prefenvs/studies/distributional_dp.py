@@ -69,7 +69,7 @@ DEEP: dict[str, Any] = {
     "exploration_fraction": 0.6,
     "exploration_final_eps": 0.1,
     "buffer_size": 60_000,
-    "relabel_stocks": True,
+    "relabel_stocks": tuple(range(-16, 17)),
 }
 PICKUPS = ("c.v.r", "..r..", "r...c")
 
