@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from prefenvs.agents.checkpoint import Barrier as Barrier
+    from prefenvs.agents.distributional import QuantileDQN as QuantileDQN
     from prefenvs.agents.distributional import StockWrapper as StockWrapper
     from prefenvs.agents.learned_reward import LearnedReward as LearnedReward
     from prefenvs.agents.learned_reward import RewardReplayBuffer as RewardReplayBuffer
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 
 _MODULES = {
     "prefenvs.agents.checkpoint": ("Barrier",),
-    "prefenvs.agents.distributional": ("StockWrapper",),
+    "prefenvs.agents.distributional": ("QuantileDQN", "StockWrapper"),
     "prefenvs.agents.learned_reward": ("LearnedReward", "RewardReplayBuffer"),
     "prefenvs.agents.pebble": ("PEBBLE",),
     "prefenvs.agents.ppo": ("PPO",),

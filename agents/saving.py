@@ -64,38 +64,66 @@ def save_agent(
         archive.writestr("agent.safetensors", save_bytes({k: np.asarray(a, order="C") for k, a in arrays.items()}))
 
 
+def read_agent(
+    cls: type[BaseAlgorithm], path: str | Path, changes: dict[str, Any]
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Facts and arrays of an agent that `save_agent` wrote; `settings` as SB3's constructor takes them.
+
+    Raises:
+        DamagedFile: if the file cannot be read.
+        RunMismatch: if it holds another kind of agent.
+        ValueError: if `changes` lack an argument that could not be saved.
+    """
+    path = Path(path) if Path(path).suffix else Path(path).with_suffix(".zip")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            facts = json.loads(archive.read("agent.json"))
+            arrays = load_bytes(archive.read("agent.safetensors"))
+        name = facts["class"]
+        facts["settings"] = {key: _from_json(value) for key, value in facts["settings"].items()}
+        facts |= {"own": dict(facts["own"]), "num_timesteps": int(facts["num_timesteps"])}
+        missing = [key for key in facts["unsaved"] if key not in changes]
+    except (zipfile.BadZipFile, KeyError, TypeError, ValueError, SafetensorError) as error:
+        raise DamagedFile(f"{path} cannot be read as an agent ({error}). It was left as it is.") from error
+    if name != cls.__name__:
+        raise RunMismatch(f"{path} holds a {name}; load it with {name}.load.")
+    if missing:
+        raise ValueError(
+            f"{path} was trained with functions or classes of your own for {', '.join(missing)}, which JSON lacks. "
+            f"Pass them again: {cls.__name__}.load(path, env, {missing[0]}=...)."
+        )
+    return facts, arrays
+
+
+def restore_agent(model: BaseAlgorithm, path: str | Path, facts: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
+    """Put the networks, optimisers and step counter of a file into a new model.
+
+    Raises:
+        RunMismatch: if it was trained on other spaces.
+    """
+    spaces = facts["spaces"]
+    if [str(model.observation_space), str(model.action_space)] != spaces:
+        raise RunMismatch(f"{path} was trained on spaces {spaces}, this environment has others.")
+    load_learner(model, arrays)
+    model.num_timesteps = facts["num_timesteps"]
+
+
 def load_agent(
     cls: type[BaseAlgorithm], path: str | Path, env: Any, device: torch.device | str, **changes: Any
 ) -> BaseAlgorithm:
     """Read an agent that `save_agent` wrote, with `changes` of its constructor's arguments; see the agents' `load`."""
     if env is None:
         raise ValueError(f"{cls.__name__}.load needs env=: a preference environment, as its feedback belongs to that.")
-    path = Path(path) if Path(path).suffix else Path(path).with_suffix(".zip")
+    facts, arrays = read_agent(cls, path, changes)
+    own, settings = facts["own"], facts["settings"]
     try:
-        with zipfile.ZipFile(path) as archive:
-            facts = json.loads(archive.read("agent.json"))
-            arrays = load_bytes(archive.read("agent.safetensors"))
-        name, spaces, own = facts["class"], facts["spaces"], dict(facts["own"])
-        settings = {key: _from_json(value) for key, value in facts["settings"].items()}
-        unsaved, num_timesteps = list(facts["unsaved"]), int(facts["num_timesteps"])
-        own["preferences"]["hidden"] = tuple(own["preferences"]["hidden"])
-    except (zipfile.BadZipFile, KeyError, TypeError, ValueError, SafetensorError) as error:
+        preferences = dict(own["preferences"])
+        own["preferences"] = PreferenceConfig(**{**preferences, "hidden": tuple(preferences["hidden"])})
+    except (KeyError, TypeError) as error:
         raise DamagedFile(f"{path} cannot be read as an agent ({error}). It was left as it is.") from error
-    if name != cls.__name__:
-        raise RunMismatch(f"{path} holds a {name}; load it with {name}.load.")
-    missing = [key for key in unsaved if key not in changes]
-    if missing:
-        raise ValueError(
-            f"{path} was trained with functions or classes of your own for {', '.join(missing)}, which JSON lacks. "
-            f"Pass them again: {cls.__name__}.load(path, env, {missing[0]}=...)."
-        )
-    own["preferences"] = PreferenceConfig(**own["preferences"])
     model: Any = cls("MlpPolicy", env, device=device, **{**own, **settings, **changes})
-    if [str(model.observation_space), str(model.action_space)] != spaces:
-        raise RunMismatch(f"{path} was trained on spaces {spaces}, this environment has others.")
-    load_learner(model, arrays)
+    restore_agent(model, path, facts, arrays)
     load_module(model.preferences.reward_model, under("reward_model", arrays))
-    model.num_timesteps = num_timesteps
     if isinstance(getattr(model, "replay_buffer", None), RewardReplayBuffer):
         model.replay_buffer.explore &= not model.preferences.reward_model.trained  # exploration was before
     return model

@@ -1,4 +1,4 @@
-"""Optimising the return's distribution: functionals of laws, exact dynamic programming with a stock."""
+"""Optimising the return's distribution: functionals of laws, exact dynamic programming with a stock, a deep agent."""
 
 from __future__ import annotations
 
@@ -32,9 +32,10 @@ from prefenvs.agents.distributional.tails import (
 )
 
 if TYPE_CHECKING:
+    from prefenvs.agents.distributional.quantile_dqn import QuantileDQN as QuantileDQN
     from prefenvs.agents.distributional.stock import StockWrapper as StockWrapper
 
-_LAZY = {"StockWrapper": "stock"}  # it needs torch
+_LAZY = {"QuantileDQN": "quantile_dqn", "StockWrapper": "stock"}  # these need torch
 
 __all__ = [
     "FUNCTIONALS",
@@ -46,6 +47,7 @@ __all__ = [
     "Mean",
     "MeanVariance",
     "OptimisticCVaR",
+    "QuantileDQN",
     "Shortfall",
     "Solution",
     "StockGraph",

@@ -48,7 +48,8 @@ class StockWrapper(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructorA
         Args:
             env: its reward is what the stock is made of.
             gamma: discount, in (0, 1].
-            initial_stock: c at reset, a number or (d,), or a function of the first observation that gives it.
+            initial_stock: c at reset, a number or (d,), or a function of the first observation that gives it, such as
+                `QuantileDQN.initial_stock`.
             factors: names in `info["factors"]` for a vector stock with one entry each, in place of the reward.
             reward: of (observation, action, next observation), in place of the environment's own.
 
@@ -121,8 +122,8 @@ class StockVecEnv(VecEnvWrapper):
         """(E,) the present stocks, in units of reward."""
 
     def seed(self, seed: int | None = None) -> Sequence[int | None]:
-        """Seed the environments, and the initial stocks."""
-        self._rng = np.random.default_rng(seed)
+        """Seed the environments, and the initial stocks with a stream of their own."""
+        self._rng = np.random.default_rng(None if seed is None else [seed, 1])
         return self.venv.seed(seed)
 
     def reset(self) -> VecEnvObs:
