@@ -385,7 +385,7 @@ def test_the_hierarchical_oracle_answers_through_the_environment():
 
 def test_regret_without_values_says_so():
     with pytest.raises(prefenvs.NoExpert, match="Regret\\(values="):
-        pendulum(oracle="regret")
+        prefenvs.feedback(gym.make("prefenvs/CartPole-v0", oracle="regret"))
 
 
 def test_regret_on_a_grid_is_exact_and_telescopes():
