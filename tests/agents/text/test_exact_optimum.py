@@ -14,7 +14,7 @@ RNG = torch.Generator().manual_seed(0)
 REWARD = torch.randn(5, generator=RNG, dtype=torch.float64)
 REFERENCE = torch.randn(5, generator=RNG, dtype=torch.float64).log_softmax(-1)
 OPTIMUM = exact_kl_policy(REFERENCE.exp().numpy(), REWARD.numpy(), 1 / BETA)
-EVERY = torch.tensor([(w, l) for w in range(5) for l in range(5) if w != l])  # noqa: E741
+EVERY = torch.tensor([(i, j) for i in range(5) for j in range(5) if i != j])
 PREFERENCE = (REWARD[EVERY[:, 0]] - REWARD[EVERY[:, 1]]).sigmoid()
 
 

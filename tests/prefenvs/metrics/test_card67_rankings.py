@@ -42,7 +42,7 @@ def test_the_reference_has_its_own_accuracy():
 def test_the_exact_optimum_attains_the_idealised_accuracy():
     reference, reward = RNG.dirichlet(np.ones(12)), RNG.normal(size=12)
     optimum = exact_kl_policy(reference, reward, 1 / 0.5)
-    pairs = np.array([(w, l) for w in range(12) for l in range(12) if w != l]).T  # noqa: E741
+    pairs = np.array([(i, j) for i in range(12) for j in range(12) if i != j]).T
     preference = 1 / (1 + np.exp(reward[pairs[1]] - reward[pairs[0]]))
     observed = ranking_accuracy(*np.log(optimum)[pairs])
     idealised = idealised_accuracy(flip_difficulty(*np.log(reference)[pairs]), preference, beta=0.5)
