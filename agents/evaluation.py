@@ -29,6 +29,18 @@ class Evaluation:
     success: float | None
     """Share of episodes that ended in success, where the task has such a notion."""
 
+    def facts(self, *, deterministic: bool) -> dict[str, Any]:
+        """What a run's result says of its last model, and how that was measured."""
+        return {
+            "final": self.mean,
+            "sd": self.sd,
+            "success": self.success,
+            "door": "evaluation",
+            "episodes": self.episodes,
+            "deterministic": deterministic,
+            "selected": "last",
+        }
+
 
 def evaluate(
     policy: Any, env_id: str, episodes: int = 20, *, deterministic: bool = True, first_seed: int = FIRST_SEED

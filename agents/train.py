@@ -148,13 +148,7 @@ def _train_control(run: Run, folder: Path, *, progress: bool, quiet: bool, clips
         "task": preset.task,
         "agent": preset.agent,
         "seed": run.seed,
-        "final": final.mean,
-        "sd": final.sd,
-        "success": final.success,
-        "door": "evaluation",
-        "episodes": final.episodes,
-        "deterministic": True,
-        "selected": "last",
+        **final.facts(deterministic=True),
         "seconds": time.perf_counter() - started,
     }
     if preferences is not None:
