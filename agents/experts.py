@@ -5,10 +5,8 @@ from __future__ import annotations
 import copy
 import json
 import os
-import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from importlib.metadata import version
 from typing import Any
 
 import gymnasium as gym
@@ -30,6 +28,7 @@ from prefenvs.agents.regret_check import regret_fit
 from prefenvs.agents.sac import SAC
 from prefenvs.error import unknown_name
 from prefenvs.oracles.value_nets import Layers, NetworkValues
+from prefenvs.runs import versions
 from prefenvs.tasks import TASKS
 
 CHECK_SEED = FIRST_SEED + 1000
@@ -241,7 +240,6 @@ def described(values: NetworkValues, settings: ExpertSettings, seed: int, comman
     spec = TASKS[values.facts["task"]]
     score = evaluate(values, spec.id, 20)
     reference = spec.reference_score
-    packages = ("prefenvs", "torch", "stable-baselines3", "gymnasium", "mujoco", "numpy")
     facts = {
         **values.facts,
         "steps": settings.steps,
@@ -253,7 +251,7 @@ def described(values: NetworkValues, settings: ExpertSettings, seed: int, comman
         "reference_score": None if reference is None else reference.mean,
         "reference_source": None if reference is None else reference.source,
         "command": command,
-        "versions": {name: version(name) for name in packages} | {"python": platform.python_version()},
+        "versions": versions(),
     }
     return replace(values, facts=facts)
 

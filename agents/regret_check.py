@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from prefenvs.agents.policy_evaluation import RANDOM_SHARES, STRAY, Act
+from prefenvs.metrics.correlation import pearson, spearman
 from prefenvs.oracles.regret import DeterministicRegret
 from prefenvs.oracles.value_nets import NetworkValues
 from prefenvs.preference_env import make_task
@@ -43,8 +44,8 @@ def regret_fit(
     segments, played = played_segments(task, values, others, count=count, steps=steps, seed=seed)
     found = DeterministicRegret(values).utility(segments)[:, 0]
     return {
-        "rank_correlation": rank_correlation(played, found),
-        "correlation": float(np.corrcoef(played, found)[0, 1]),
+        "rank_correlation": float(spearman(played, found)),
+        "correlation": float(pearson(played, found)),
         "rms": float(np.sqrt(np.square(found - played).mean())),
         "sd": float(played.std()),
         "segments": count,
@@ -97,12 +98,6 @@ def returns_from(task: str, states: Sequence[State], observations: Any, values: 
     for base in tasks:
         base.close()
     return total
-
-
-def rank_correlation(a: np.ndarray, b: np.ndarray) -> float:
-    """Spearman's correlation of two vectors without ties."""
-    ranks = np.argsort(np.argsort([a, b], axis=1), axis=1)
-    return float(np.corrcoef(ranks.astype(float))[0, 1])
 
 
 def _action(base: Any, observation: np.ndarray, act: Act, share: float, rng: np.random.Generator) -> np.ndarray:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +33,52 @@ _SETTINGS = (
 """Arguments of SB3's constructors that are kept, where a model has them under the same name."""
 
 
+def with_ending(path: str | Path) -> Path:
+    """The path of an agent's file: ".zip" is added if it has no ending."""
+    return Path(path) if Path(path).suffix else Path(path).with_suffix(".zip")
+
+
+def write_agent(path: str | Path, facts: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
+    """Write facts and named arrays, whole or not at all; `facts["class"]` says what agent they are."""
+    path = with_ending(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    with zipfile.ZipFile(part, "w") as archive:
+        archive.writestr("agent.json", json.dumps(facts, indent=1))
+        archive.writestr("agent.safetensors", save_bytes({k: np.asarray(a, order="C") for k, a in arrays.items()}))
+    os.replace(part, path)
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """What goes wrong in here says that the file is damaged.
+
+    Raises:
+        DamagedFile: naming it.
+    """
+    try:
+        yield
+    except (zipfile.BadZipFile, KeyError, TypeError, ValueError, SafetensorError) as error:
+        raise DamagedFile(f"{path} cannot be read as an agent ({error}). It was left as it is.") from error
+
+
+def read_agent(cls: type[Any], path: str | Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Facts and arrays that `write_agent` wrote.
+
+    Raises:
+        DamagedFile: if the file cannot be read.
+        RunMismatch: if it holds another kind of agent.
+    """
+    path = with_ending(path)
+    with reading(path), zipfile.ZipFile(path) as archive:
+        facts = json.loads(archive.read("agent.json"))
+        arrays = load_bytes(archive.read("agent.safetensors"))
+        name = facts["class"]
+    if name != cls.__name__:
+        raise RunMismatch(f"{path} holds a {name}; load it with {name}.load.")
+    return facts, arrays
+
+
 def save_agent(
     model: BaseAlgorithm, path: str | Path, own: dict[str, Any], modules: dict[str, torch.nn.Module | None]
 ) -> None:
@@ -37,11 +86,10 @@ def save_agent(
 
     Args:
         model: an SB3 algorithm.
-        path: the zip; ".zip" is added if it has no ending.
+        path: the zip.
         own: arguments of its constructor beyond SB3's.
         modules: further networks by name.
     """
-    path = Path(path) if Path(path).suffix else Path(path).with_suffix(".zip")
     arrays = learner_state(model)
     for name, module in modules.items():
         assert module is not None
@@ -58,13 +106,10 @@ def save_agent(
         "unsaved": [key for key, value in settings.items() if value is _UNKNOWN],
         "own": own,
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("agent.json", json.dumps(facts, indent=1))
-        archive.writestr("agent.safetensors", save_bytes({k: np.asarray(a, order="C") for k, a in arrays.items()}))
+    write_agent(path, facts, arrays)
 
 
-def read_agent(
+def read_saved(
     cls: type[BaseAlgorithm], path: str | Path, changes: dict[str, Any]
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """Facts and arrays of an agent that `save_agent` wrote; `settings` as SB3's constructor takes them.
@@ -74,19 +119,12 @@ def read_agent(
         RunMismatch: if it holds another kind of agent.
         ValueError: if `changes` lack an argument that could not be saved.
     """
-    path = Path(path) if Path(path).suffix else Path(path).with_suffix(".zip")
-    try:
-        with zipfile.ZipFile(path) as archive:
-            facts = json.loads(archive.read("agent.json"))
-            arrays = load_bytes(archive.read("agent.safetensors"))
-        name = facts["class"]
+    path = with_ending(path)
+    facts, arrays = read_agent(cls, path)
+    with reading(path):
         facts["settings"] = {key: _from_json(value) for key, value in facts["settings"].items()}
         facts |= {"own": dict(facts["own"]), "num_timesteps": int(facts["num_timesteps"])}
         missing = [key for key in facts["unsaved"] if key not in changes]
-    except (zipfile.BadZipFile, KeyError, TypeError, ValueError, SafetensorError) as error:
-        raise DamagedFile(f"{path} cannot be read as an agent ({error}). It was left as it is.") from error
-    if name != cls.__name__:
-        raise RunMismatch(f"{path} holds a {name}; load it with {name}.load.")
     if missing:
         raise ValueError(
             f"{path} was trained with functions or classes of your own for {', '.join(missing)}, which JSON lacks. "
@@ -114,13 +152,11 @@ def load_agent(
     """Read an agent that `save_agent` wrote, with `changes` of its constructor's arguments; see the agents' `load`."""
     if env is None:
         raise ValueError(f"{cls.__name__}.load needs env=: a preference environment, as its feedback belongs to that.")
-    facts, arrays = read_agent(cls, path, changes)
+    facts, arrays = read_saved(cls, path, changes)
     own, settings = facts["own"], facts["settings"]
-    try:
+    with reading(with_ending(path)):
         preferences = dict(own["preferences"])
         own["preferences"] = PreferenceConfig(**{**preferences, "hidden": tuple(preferences["hidden"])})
-    except (KeyError, TypeError) as error:
-        raise DamagedFile(f"{path} cannot be read as an agent ({error}). It was left as it is.") from error
     model: Any = cls("MlpPolicy", env, device=device, **{**own, **settings, **changes})
     restore_agent(model, path, facts, arrays)
     load_module(model.preferences.reward_model, under("reward_model", arrays))

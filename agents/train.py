@@ -6,12 +6,10 @@ import copy
 import importlib
 import json
 import os
-import platform
 import sys
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +21,7 @@ from stable_baselines3.common.callbacks import CallbackList
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv
 
+from prefenvs._worker import write_atomically
 from prefenvs.agents import AGENTS
 from prefenvs.agents.checkpoint import Barrier
 from prefenvs.agents.evaluation import EvalCallback, evaluate, write_csv
@@ -34,7 +33,7 @@ from prefenvs.agents.text.rewards import TextPreferenceConfig
 from prefenvs.agents.text.run import train_text
 from prefenvs.error import DamagedFile, RunMismatch, unknown_name
 from prefenvs.oracles import make_oracle
-from prefenvs.runs import Job, Outcome, Table, execute
+from prefenvs.runs import Job, Outcome, Table, execute, versions
 from prefenvs.tasks import TASKS
 from prefenvs.tasks.text import TEXT_TASKS
 from prefenvs.teacher import make_teacher
@@ -117,9 +116,7 @@ def train(
         result = train_text(run, folder, progress=progress, quiet=quiet)
     else:
         result = _train_control(run, folder, progress=progress, quiet=quiet, clips=clips)
-    part = folder / "result.part"
-    part.write_text(json.dumps(result, indent=1), encoding="utf-8")
-    os.replace(part, folder / "result.json")
+    write_atomically(folder / "result.json", json.dumps(result, indent=1))
     return result
 
 
@@ -308,8 +305,4 @@ def open_folder(run: Run, folder: Path, command: str) -> None:
             )
         return
     folder.mkdir(parents=True, exist_ok=True)
-    packages = ("prefenvs", "torch", "stable-baselines3", "gymnasium", "mujoco", "numpy")
-    versions = {name: version(name) for name in packages} | {"python": platform.python_version()}
-    part = folder / "config.part"
-    part.write_text(json.dumps({**config, "command": command, "versions": versions}, indent=1), encoding="utf-8")
-    os.replace(part, path)
+    write_atomically(path, json.dumps({**config, "command": command, "versions": versions()}, indent=1))

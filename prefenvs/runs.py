@@ -5,12 +5,14 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
+import platform
 import re
 import warnings
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,9 @@ from prefenvs.error import DamagedFile, FolderInUse, RunMismatch
 
 Table = list[dict[str, Any]]
 """Rows of JSON scalars: str, int, float (nan and inf included), bool or None."""
+
+PACKAGES = ("prefenvs", "numpy", "torch", "gymnasium", "stable-baselines3", "mujoco")
+"""What makes numbers."""
 
 _SAFE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=+-]{0,149}")
 _FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
@@ -97,6 +102,17 @@ def execute(plan: Sequence[Job], folder: Path, *, workers: int = 1, progress: bo
     folder.mkdir(parents=True, exist_ok=True)
     with _locked(folder):
         return _execute(plan, folder, workers, progress)
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that make numbers, where they are installed."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
 
 
 def _execute(plan: Sequence[Job], folder: Path, workers: int, progress: bool) -> Outcome:

@@ -25,7 +25,7 @@ from prefenvs.agents.distributional.functionals import (
     make_functional,
 )
 from prefenvs.agents.distributional.stock import STOCK, StockVecEnv, with_stock
-from prefenvs.agents.saving import read_agent, restore_agent, save_agent
+from prefenvs.agents.saving import read_saved, restore_agent, save_agent
 
 
 def quantile_loss(predicted: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
@@ -306,7 +306,7 @@ class QuantileDQN(DQN):
         """
         if env is None:
             raise ValueError(f"{cls.__name__}.load needs env=: an environment of the kind that it was trained on.")
-        facts, arrays = read_agent(cls, path, changes)
+        facts, arrays = read_saved(cls, path, changes)
         kept = {key: value for key, value in facts["settings"].items() if "sde" not in key}  # not DQN's
         kept |= {**facts["own"], "train_freq": tuple(facts["own"]["train_freq"])}
         model = cls("MlpPolicy", env, device=device, **{**kept, **changes})

@@ -16,7 +16,7 @@ from prefenvs.agents.text.losses.margins import updated_reward_margin
 from prefenvs.agents.text.losses.unpaired import kto_reference_kl, updated_shift
 from prefenvs.agents.text.pair_logps import READS, mismatched_ratios, pair_logps, with_reference
 from prefenvs.agents.text.preference_pairs import PreferencePairs, ask_pairs
-from prefenvs.agents.text.rewards import Reward, TextPreferenceConfig, score
+from prefenvs.agents.text.rewards import Reward, score
 from prefenvs.error import unknown_name
 
 KEPT = {"bco": "shift", "beta_dpo": "usual_reward_margin"}
@@ -62,7 +62,6 @@ class DirectAlignment(TextLearner):
         pairs: PreferencePairs | None = None,
         reward: Reward | None = None,
         guide: Any = None,
-        preferences: TextPreferenceConfig | None = None,
         **learner: Any,
     ) -> None:
         """Make a learner.
@@ -75,8 +74,7 @@ class DirectAlignment(TextLearner):
             pairs: to learn from; None to ask the environment's teacher about what the reference writes.
             reward: scores both completions, for losses that read scores (odpo, infonca).
             guide: a policy trained before, for the loss tgdpo.
-            preferences: what to ask; no reward is fitted here.
-            **learner: as TextLearner.
+            **learner: as TextLearner; of `preferences` only the number of queries counts.
 
         Raises:
             ValueError: for an unknown loss, or one that lacks `reward` or `guide`.
@@ -89,7 +87,6 @@ class DirectAlignment(TextLearner):
         if missing[1] is None:
             raise ValueError(f"loss={self.loss!r} reads {self.reads} and has none. Pass {missing[0]}=.")
         self.reward, self.guide, self.pairs = reward, guide, pairs
-        self.preferences = preferences or TextPreferenceConfig()
         super().__init__(policy, env, config=config, **learner)
         self._kept = torch.zeros((), device=self.device)
         self._order = torch.zeros(0, dtype=torch.int64)
@@ -168,11 +165,7 @@ class DirectAlignment(TextLearner):
             self.logger.record_mean(f"train/{name}", float(value))
 
     def _own_settings(self) -> dict[str, Any]:
-        return {"loss": self.loss, "preferences": vars(self.preferences)}
-
-    @classmethod
-    def _own_arguments(cls, own: dict[str, Any]) -> dict[str, Any]:
-        return {**own, "preferences": TextPreferenceConfig(**own["preferences"])}
+        return {**super()._own_settings(), "loss": self.loss}
 
     def _own_state(self) -> Arrays:
         return {"kept": self._kept.cpu().numpy(), "order": self._order.numpy()}

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
-import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -13,18 +11,16 @@ from typing import Any, ClassVar, Self
 import gymnasium as gym
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.numpy import load as load_bytes
-from safetensors.numpy import save as save_bytes
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList, ConvertCallback
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.utils import configure_logger, get_device
 from torch import Tensor, nn
 
 from prefenvs.agents.checkpoint import Arrays, load_module, load_optimizer, module_state, optimizer_state, under
+from prefenvs.agents.saving import read_agent, reading, with_ending, write_agent
 from prefenvs.agents.text.progress import ProgressBar
+from prefenvs.agents.text.rewards import TextPreferenceConfig
 from prefenvs.agents.text.rollouts import Written, prompts_of, write
-from prefenvs.error import DamagedFile, RunMismatch
 from prefenvs.tasks.text import language_of
 from prefenvs.tasks.text.lm import Decoder, pretrain
 
@@ -56,6 +52,7 @@ class TextLearner:
         env: Any,
         *,
         config: TextConfig | None = None,
+        preferences: TextPreferenceConfig | None = None,
         policy_kwargs: Mapping[str, Any] | None = None,
         seed: int = 0,
         device: torch.device | str = "auto",
@@ -68,6 +65,7 @@ class TextLearner:
             policy: "decoder", pre-trained on the task's demonstrations, or any LanguageModel, trained in place.
             env: from `gym.make_vec("prefenvs/...", num_envs=N, view="completion")`: N completions a rollout.
             config: settings of the method, `config_class`.
+            preferences: what to ask, and how to fit a reward to the answers where the method needs one.
             policy_kwargs: of `pretrain`: layers, width, steps and the like.
             seed: of everything drawn here; also of a "decoder".
             device: cpu, cuda or auto.
@@ -78,6 +76,7 @@ class TextLearner:
             TypeError: for an environment that does not write whole completions in batches, or another kind of config.
         """
         self.config = self.config_class() if config is None else config
+        self.preferences = preferences or TextPreferenceConfig()
         if not isinstance(self.config, self.config_class):
             raise TypeError(f"config={config!r} is not a {self.config_class.__name__}.")
         self.envs, self.language = _checked(env), language_of(env)
@@ -213,7 +212,6 @@ class TextLearner:
 
     def save(self, path: str | Path) -> None:
         """Write a zip of JSON and safetensors: settings, policy, reference, optimiser and generators."""
-        path = _with_ending(path)
         shape = {name: _shape_of(self.policy)[name] for name in _SHAPE} if isinstance(self.policy, Decoder) else None
         facts = {
             "class": type(self).__name__,
@@ -223,20 +221,16 @@ class TextLearner:
             "policy_kwargs": self.policy_kwargs,
             "own": self._own_settings(),
         }
-        arrays = {key: np.asarray(array, order="C") for key, array in self.state().items()}
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with zipfile.ZipFile(path, "w") as archive:
-            archive.writestr("agent.json", json.dumps(facts, indent=1))
-            archive.writestr("agent.safetensors", save_bytes(arrays))
+        write_agent(path, facts, self.state())
 
     def _own_settings(self) -> dict[str, Any]:
         """Further arguments of the constructor, as JSON."""
-        return {}
+        return {"preferences": vars(self.preferences)}
 
     @classmethod
     def _own_arguments(cls, own: dict[str, Any]) -> dict[str, Any]:
         """Arguments of the constructor from what `_own_settings` gave."""
-        return own
+        return {**own, "preferences": TextPreferenceConfig(**own["preferences"])}
 
     @classmethod
     def load(
@@ -256,19 +250,12 @@ class TextLearner:
             RunMismatch: if it holds another kind of agent, or weights that do not fit.
             ValueError: if it was trained with a LanguageModel of your own, and `policy` is missing.
         """
-        path = _with_ending(path)
-        try:
-            with zipfile.ZipFile(path) as archive:
-                facts = json.loads(archive.read("agent.json"))
-                arrays = load_bytes(archive.read("agent.safetensors"))
-            name, shape, seed = facts["class"], facts["decoder"], int(facts["seed"])
-            if name == cls.__name__:
-                config = cls.config_class(**_tuples(cls.config_class, facts["config"]))
-                own = cls._own_arguments(dict(facts["own"]))
-        except (zipfile.BadZipFile, KeyError, TypeError, ValueError, SafetensorError) as error:
-            raise DamagedFile(f"{path} cannot be read as an agent ({error}). It was left as it is.") from error
-        if name != cls.__name__:
-            raise RunMismatch(f"{path} holds a {name}; load it with {name}.load.")
+        path = with_ending(path)
+        facts, arrays = read_agent(cls, path)
+        with reading(path):
+            shape, seed = facts["decoder"], int(facts["seed"])
+            config = cls.config_class(**_tuples(cls.config_class, facts["config"]))
+            own = cls._own_arguments(dict(facts["own"]))
         if policy is None and shape is None:
             raise ValueError(
                 f"{path} was trained with a language model of your own. Pass it: load(path, env, policy=...)."
@@ -376,7 +363,3 @@ def _tuples(cls: type[Any], values: dict[str, Any]) -> dict[str, Any]:
     """Settings from JSON, whose lists were tuples; unknown names are refused by the dataclass."""
     known = {field.name for field in fields(cls)}
     return {name: tuple(v) if isinstance(v, list) and name in known else v for name, v in values.items()}
-
-
-def _with_ending(path: str | Path) -> Path:
-    return Path(path) if Path(path).suffix else Path(path).with_suffix(".zip")

@@ -16,7 +16,7 @@ from prefenvs.agents.reward_transforms import OF_MEMBERS, OF_STEPS, REWARD_TRANS
 from prefenvs.agents.text.kl_control import adaptive_kl, adaptive_kl_per_batch
 from prefenvs.agents.text.learner import TextConfig, TextLearner
 from prefenvs.agents.text.preference_pairs import ask_pairs
-from prefenvs.agents.text.rewards import OneMember, Reward, TextPreferenceConfig, learn_reward, new_reward_model
+from prefenvs.agents.text.rewards import OneMember, Reward, learn_reward, new_reward_model
 from prefenvs.error import unknown_name
 from prefenvs.vector_env import EvaluationVectorEnv
 
@@ -101,7 +101,6 @@ class OnlineLearner(TextLearner):
         *,
         reward: Reward | None = None,
         config: OnlineConfig | None = None,
-        preferences: TextPreferenceConfig | None = None,
         **learner: Any,
     ) -> None:
         """Make a learner.
@@ -111,13 +110,12 @@ class OnlineLearner(TextLearner):
             env: a batch of a text task; see TextLearner.
             reward: a reward model or a function of prompts and completions; None to learn one from the teacher.
             config: settings of the method.
-            preferences: what to ask, and how to fit a reward to the answers.
             **learner: as TextLearner.
 
         Raises:
             ValueError: for an unknown transform or controller, and for groups that do not fill a rollout.
         """
-        self.reward, self.preferences = reward, preferences or TextPreferenceConfig()
+        self.reward = reward
         self.report: Any = None
         """How the fit of the reward went; None where it was given."""
         self._learned_reward = False
@@ -259,13 +257,6 @@ class OnlineLearner(TextLearner):
         }
         for name, value in facts.items():
             self.logger.record(f"rollout/{name}", float(value))
-
-    def _own_settings(self) -> dict[str, Any]:
-        return {"preferences": vars(self.preferences)}
-
-    @classmethod
-    def _own_arguments(cls, own: dict[str, Any]) -> dict[str, Any]:
-        return {**own, "preferences": TextPreferenceConfig(**own["preferences"])}
 
     def _own_state(self) -> Arrays:
         model: Any = self.reward

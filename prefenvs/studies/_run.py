@@ -5,24 +5,20 @@ from __future__ import annotations
 import hashlib
 import importlib
 import json
-import platform
 import re
 import time
 from collections.abc import Mapping
 from dataclasses import asdict
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import prefenvs
 from prefenvs._worker import write_atomically
 from prefenvs.error import PrefenvsError, unknown_name
-from prefenvs.runs import Job, execute
+from prefenvs.runs import Job, execute, versions
 from prefenvs.studies._check import Estimate, Paper, Tables, Verdict
 from prefenvs.studies._history import commit_that_fixed, head, is_clean
 from prefenvs.studies._study import SCALES, Statement, load, making_hash, statement
-
-PACKAGES = ("prefenvs", "numpy", "torch", "gymnasium", "stable-baselines3", "mujoco")
 
 ON_TOP = ("bench", "cli.py", "studies", "web")
 """What the rest of the package never imports."""
@@ -215,14 +211,3 @@ def _begin(folder: Path, study: Statement) -> dict[str, Any]:
         noted = {"fixed": commit_that_fixed(study), "commit": head(), "clean": is_clean(), "versions": versions()}
         write_atomically(path, json.dumps(noted, indent=1))
     return json.loads(path.read_text(encoding="utf-8"))
-
-
-def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that make numbers, where they are installed."""
-    found = {"python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found

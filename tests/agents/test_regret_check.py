@@ -1,14 +1,7 @@
 import numpy as np
-import pytest
 
-from prefenvs.agents.regret_check import played_segments, rank_correlation, regret_fit
+from prefenvs.agents.regret_check import played_segments, regret_fit
 from prefenvs.oracles import expert_values
-
-
-def test_rank_correlation_by_hand():
-    # Differences of ranks 0, 1, 1, 0: 1 - 6 * 2 / (4 * 15) = 0.8.
-    assert rank_correlation(np.array([1.0, 2.0, 3.0, 4.0]), np.array([0.1, 9.0, 5.0, 70.0])) == pytest.approx(0.8)
-    assert rank_correlation(np.arange(5.0), -(np.arange(5.0) ** 3)) == pytest.approx(-1.0)
 
 
 def test_the_policys_own_segments_have_no_regret_by_playing_on():
