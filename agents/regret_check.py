@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from prefenvs.agents.policy_evaluation import RANDOM_SHARES, STRAY, Act
+from prefenvs.making import make_task
 from prefenvs.metrics.correlation import pearson, spearman
 from prefenvs.oracles.regret import DeterministicRegret
 from prefenvs.oracles.value_nets import NetworkValues
-from prefenvs.preference_env import make_task
 from prefenvs.segments import JudgedSegments
 from prefenvs.tasks import TASKS
 from prefenvs.tasks.task import State

@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from prefenvs.labelling import feedback as feedback
     from prefenvs.labelling import render as render
     from prefenvs.labelling import true_scores as true_scores
+    from prefenvs.making import wrap as wrap
     from prefenvs.oracles import ORACLES as ORACLES
     from prefenvs.oracles import load_values as load_values
     from prefenvs.preference_env import EvaluationEnv as EvaluationEnv
     from prefenvs.preference_env import PreferenceEnv as PreferenceEnv
-    from prefenvs.preference_env import wrap as wrap
     from prefenvs.sb3 import sb3_vec as sb3_vec
     from prefenvs.segment_store import SegmentStore as SegmentStore
     from prefenvs.segments import JudgedSegments as JudgedSegments
@@ -50,8 +50,9 @@ _MODULES = {
         *("PrefenvsError", "RunMismatch", "SegmentForgotten"),
     ),
     "prefenvs.labelling": ("Feedback", "feedback", "render", "true_scores"),
+    "prefenvs.making": ("wrap",),
     "prefenvs.oracles": ("ORACLES", "load_values"),
-    "prefenvs.preference_env": ("EvaluationEnv", "PreferenceEnv", "wrap"),
+    "prefenvs.preference_env": ("EvaluationEnv", "PreferenceEnv"),
     "prefenvs.sb3": ("sb3_vec",),
     "prefenvs.segment_store": ("SegmentStore",),
     "prefenvs.segments": ("JudgedSegments", "Label", "Query", "Segments", "one_hot"),

@@ -165,8 +165,9 @@ def calibrate(
         >>> calibration.sd > 0
         True
     """
+    from prefenvs.making import ForeignTask
     from prefenvs.oracles import make_oracle
-    from prefenvs.preference_env import PreferenceEnv, _ForeignTask
+    from prefenvs.preference_env import PreferenceEnv
 
     if isinstance(env, str):
         name = env.removeprefix("prefenvs/").split("-v")[0]
@@ -178,7 +179,7 @@ def calibrate(
         )
     rng = np.random.default_rng(seed)
     horizon = env.spec.max_episode_steps if env.spec is not None and env.spec.max_episode_steps else steps
-    episodes = random_play(_ForeignTask(env, None), steps, horizon, rng)
+    episodes = random_play(ForeignTask(env, None), steps, horizon, rng)
     return measure(make_oracle(oracle, ""), cut_windows(episodes, segment_steps, 2000, rng), myopia)
 
 
@@ -210,7 +211,7 @@ def reference_set(
 def _reference_set(
     task: str, segment_steps: int, steps: int, seed: int, task_kwargs: tuple[tuple[str, Any], ...]
 ) -> JudgedSegments:
-    from prefenvs.preference_env import make_task
+    from prefenvs.making import make_task
     from prefenvs.tasks import TASKS
 
     rng = np.random.default_rng(seed)

@@ -13,7 +13,7 @@ def register_all() -> None:
         if spec.id not in gym.registry:
             gym.register(
                 id=spec.id,
-                entry_point="prefenvs.preference_env:make",
+                entry_point="prefenvs.making:make",
                 vector_entry_point="prefenvs.vector_env:make_vec" if spec.batched else None,
                 kwargs={"task": spec.name},
                 max_episode_steps=spec.horizon if spec.time_limit else None,

@@ -14,14 +14,8 @@ from gymnasium.vector.utils import batch_space
 
 from prefenvs.batched_recorder import BatchedRecorder
 from prefenvs.error import PrefenvsError, unknown_name
-from prefenvs.preference_env import (
-    FeedbackConfig,
-    evaluation_only,
-    feedback_config,
-    make_task,
-    replayed_frames,
-    split_arguments,
-)
+from prefenvs.making import feedback_config, make_task, split_arguments
+from prefenvs.preference_env import FeedbackConfig, evaluation_only, replayed_frames
 from prefenvs.segments import Arrays, map_arrays
 from prefenvs.tasks import TASKS
 from prefenvs.tasks.task import BatchedStep, BatchedTask

@@ -15,7 +15,7 @@ from torch.func import functional_call
 
 from prefenvs.agents.reward_models.losses import bradley_terry_loss
 from prefenvs.error import unknown_name
-from prefenvs.preference_env import make_task
+from prefenvs.making import make_task
 from prefenvs.segments import Label, Query, TorchSegments
 from prefenvs.tasks import TASKS
 from prefenvs.tasks.grid.solvers import policies_for_weights, successor_features

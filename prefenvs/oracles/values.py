@@ -74,7 +74,7 @@ def expert_values(task: str, task_kwargs: Mapping[str, Any] | None = None) -> Va
         NoExpert: naming the command that trains them.
         DamagedFile: if the file cannot be read.
     """
-    from prefenvs.preference_env import make_task
+    from prefenvs.making import make_task
     from prefenvs.tasks import TASKS
 
     if task in TASKS and TASKS[task].entry_point.startswith("prefenvs.tasks.grid"):

@@ -83,7 +83,7 @@ def test_streams_are_unbroken_where_they_are_not_cut_and_repeat(name):
 
 
 def test_the_label_of_a_state_is_what_playing_on_from_it_gives():
-    from prefenvs.preference_env import make_task
+    from prefenvs.making import make_task
     from prefenvs.tasks import TASKS
 
     data = stray_and_follow("Pendulum", still(1), [full(1)], steps=120, streams=4, follow=30, seed=0)

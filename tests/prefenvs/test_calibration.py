@@ -6,8 +6,8 @@ import pytest
 
 import prefenvs
 from prefenvs.calibration import Calibration, _reference_set, measure, random_play, reference_set, weighted_scores
+from prefenvs.making import make_task
 from prefenvs.oracles import PartialReturn
-from prefenvs.preference_env import make_task
 from prefenvs.segments import JudgedSegments
 from prefenvs.tasks.grid.solvers import value_iteration
 

@@ -10,9 +10,9 @@ import torch
 import prefenvs
 from prefenvs.agents.reward_models import LINEAR_MODELS, LinearRegret, LinearReward, fit_linear, linear_model
 from prefenvs.agents.reward_models.linear_regret import random_weights
+from prefenvs.making import make_task
 from prefenvs.metrics import optimal_policy, policy_return
 from prefenvs.oracles import Regret, TabularValues
-from prefenvs.preference_env import make_task
 from prefenvs.segments import JudgedSegments, Label, Query, Segments, TorchSegments
 from prefenvs.tasks import TASKS
 from prefenvs.tasks.grid import GRID_TASKS

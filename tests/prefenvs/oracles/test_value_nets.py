@@ -11,10 +11,10 @@ from safetensors.numpy import load_file, save_file
 import prefenvs
 from prefenvs.calibration import reference_set
 from prefenvs.error import DamagedFile, NoExpert
+from prefenvs.making import make_task
 from prefenvs.oracles import DeterministicRegret, Regret, expert_values, make_oracle, shipped_experts
 from prefenvs.oracles.value_nets import SIZE_LIMIT, NetworkValues, load_values
 from prefenvs.oracles.values import EXPERTS_FOLDER
-from prefenvs.preference_env import make_task
 from prefenvs.segments import JudgedSegments
 from prefenvs.tasks import TASKS
 

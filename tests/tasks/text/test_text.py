@@ -8,7 +8,7 @@ from stable_baselines3.common.env_checker import check_env as sb3_check_env
 
 import prefenvs
 from prefenvs import Query, Segments
-from prefenvs.preference_env import make_task
+from prefenvs.making import make_task
 from prefenvs.queries import pairs_within
 from prefenvs.tasks.task import Task
 from prefenvs.tasks.text import TEXT_TASKS, language_of

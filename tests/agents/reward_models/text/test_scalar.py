@@ -10,8 +10,8 @@ from prefenvs.agents.reward_models import bradley_terry_loss, centring_penalty, 
 from prefenvs.agents.reward_models.text import BradleyTerryReward, TextPreferences, TrunkEnsemble
 from prefenvs.agents.reward_models.training import length_accuracy
 from prefenvs.agents.reward_transforms import REWARD_TRANSFORMS
+from prefenvs.making import make_task
 from prefenvs.metrics.correlation import spearman
-from prefenvs.preference_env import make_task
 from prefenvs.queries import pairs_within
 from prefenvs.tasks import TASKS
 from prefenvs.tasks.text import language_of
