@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
-import gymnasium as gym
 from stable_baselines3.common.utils import LinearSchedule
 
 from prefenvs.agents.preference_callback import PreferenceConfig
 from prefenvs.agents.text.rewards import TextPreferenceConfig
-from prefenvs.tasks import TASKS
-from prefenvs.tasks.text import TEXT_TASKS
 
 
 @dataclass(frozen=True)
@@ -120,7 +117,8 @@ def _bpref_prefppo(task: str, num_envs: int, batch: int, gae_lambda: float, budg
     )
 
 
-def _text(task: str, agent: str, total: int, algorithm: Mapping[str, Any], decoder: Mapping[str, Any]) -> Preset:
+def text_preset(task: str, agent: str, total: int, algorithm: Mapping[str, Any], decoder: Mapping[str, Any]) -> Preset:
+    """Settings of an agent on a text task, as TEXT_AGENTS has them, with what differs of the decoder."""
     return Preset(
         task,
         agent,
@@ -135,7 +133,7 @@ def _text(task: str, agent: str, total: int, algorithm: Mapping[str, Any], decod
     )
 
 
-_ON_TEXT: dict[str, tuple[int, dict[str, Any]]] = {
+TEXT_AGENTS: dict[str, tuple[int, dict[str, Any]]] = {
     "best_of_n": (128, {"group": 16}),
     "dpo": (6400, {"learning_rate": "lin_1e-4", "batch_size": 64, "options": {"beta": 0.3}}),
     "grpo": (7680, {"learning_rate": "lin_3e-4", "beta": 0.1, "group": 8, "kl": "reward"}),
@@ -151,8 +149,8 @@ _TINY = {"layers": 1, "width": 32, "heads": 2, "steps": 300}
 
 
 def _text_enum(agent: str) -> Preset:
-    total, settings = _ON_TEXT[agent]
-    return _text("TextEnum", agent, total, {**settings, "learning_rate": "lin_2e-3"}, _TINY)
+    total, settings = TEXT_AGENTS[agent]
+    return text_preset("TextEnum", agent, total, {**settings, "learning_rate": "lin_2e-3"}, _TINY)
 
 
 PRESETS: dict[str, Preset] = {
@@ -238,33 +236,6 @@ PRESETS: dict[str, Preset] = {
     "text-enum-ppo": _text_enum("token_ppo"),
 }
 """Presets by name. `PRESETS["mine"] = Preset(...)` adds one."""
-
-
-def default_preset(task: str, agent: str) -> Preset:
-    """The small-machine preset of a task if there is one, else settings of the nearest kind with that task's name."""
-    text = agent in _ON_TEXT
-    base = agent if text else "pebble" if agent in ("pebble", "sac") else "prefppo"
-    for preset in PRESETS.values():
-        if (preset.task, preset.agent, preset.published) == (task, base, False):
-            return preset
-    if text:
-        return _text(task, agent, *_ON_TEXT[agent], {})
-    return replace(PRESETS["halfcheetah-small" if base == "pebble" else "cartpole-small"], task=task, agent=base)
-
-
-def default_agent(task: str) -> str:
-    """GRPO for text, else the agent of a task's small preset; without one PEBBLE, or PrefPPO for discrete actions."""
-    if any(spec.name == task for spec in TEXT_TASKS):
-        return "grpo"
-    named = (preset.agent for preset in PRESETS.values() if preset.task == task and not preset.published)
-    return next(named, "prefppo" if has_discrete_actions(task) else "pebble")
-
-
-def has_discrete_actions(task: str) -> bool:
-    """Whether a task's actions are Discrete, which SAC, and so PEBBLE, cannot choose."""
-    env = gym.make(TASKS[task].id, evaluation=True)
-    env.close()
-    return isinstance(env.action_space, gym.spaces.Discrete)
 
 
 def schedules(arguments: Mapping[str, Any]) -> dict[str, Any]:

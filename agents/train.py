@@ -15,7 +15,6 @@ from typing import Any
 
 import gymnasium as gym
 import torch
-from stable_baselines3 import PPO, SAC
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import CallbackList
 from stable_baselines3.common.monitor import Monitor
@@ -26,6 +25,7 @@ from prefenvs.agents import AGENTS
 from prefenvs.agents.checkpoint import Barrier
 from prefenvs.agents.evaluation import EvalCallback, evaluate, write_csv
 from prefenvs.agents.preference_callback import HISTORY, PreferenceConfig
+from prefenvs.agents.preset_choice import BASELINES, TEXT
 from prefenvs.agents.presets import Preset, schedules
 from prefenvs.agents.reward_metrics import RewardMetricsCallback, check_metrics
 from prefenvs.agents.text.learner import TextLearner
@@ -35,13 +35,7 @@ from prefenvs.error import DamagedFile, RunMismatch, unknown_name
 from prefenvs.oracles import make_oracle
 from prefenvs.runs import Job, Outcome, Table, execute, versions
 from prefenvs.tasks import TASKS
-from prefenvs.tasks.text import TEXT_TASKS
 from prefenvs.teacher import make_teacher
-
-BASELINES: dict[str, type[BaseAlgorithm]] = {"sac": SAC, "ppo": PPO}
-"""SB3's own algorithms, which learn from the true reward."""
-TEXT = frozenset(spec.name for spec in TEXT_TASKS)
-"""Names of the text tasks."""
 
 
 @dataclass(frozen=True)
@@ -248,20 +242,19 @@ def make_agent(run: Run, folder: Path | None = None, render_mode: str | None = N
     shared = {"seed": run.seed, "device": run.device, "tensorboard_log": log}
     arguments = schedules(copy.deepcopy(preset.algorithm)) | shared  # SB3 writes into policy_kwargs
     if preset.agent in BASELINES:
-        return BASELINES[preset.agent]("MlpPolicy", venv, **arguments)
-    cls = agent_class(preset.agent)
-    return cls("MlpPolicy", venv, preferences=preset.preferences, **preset.extra, **arguments)
+        return agent_class(preset.agent)("MlpPolicy", venv, **arguments)
+    return agent_class(preset.agent)("MlpPolicy", venv, preferences=preset.preferences, **preset.extra, **arguments)
 
 
 def agent_class(agent: str) -> Any:
-    """The class of an agent in AGENTS."""
-    module, _, name = AGENTS[agent].partition(":")
+    """The class of an agent in AGENTS or BASELINES."""
+    module, _, name = {**BASELINES, **AGENTS}[agent].partition(":")
     return getattr(importlib.import_module(module), name)
 
 
 def writes_text(agent: str) -> bool:
     """Whether an agent is a learner of language models, for the text tasks."""
-    return agent in AGENTS and issubclass(agent_class(agent), TextLearner)
+    return issubclass(agent_class(agent), TextLearner)
 
 
 def read_config(folder: Path) -> dict[str, Any]:

@@ -17,7 +17,8 @@ import prefenvs
 from prefenvs.agents import PEBBLE, Barrier, PreferenceCallback, PreferenceConfig, PrefPPO, RewardReplayBuffer
 from prefenvs.agents.checkpoint import read_folder, write_folder
 from prefenvs.agents.learned_reward import predict_rewards
-from prefenvs.agents.presets import PRESETS, default_agent
+from prefenvs.agents.preset_choice import default_agent
+from prefenvs.agents.presets import PRESETS
 from prefenvs.agents.train import Run, open_folder, train
 from prefenvs.queries import STRATEGIES
 

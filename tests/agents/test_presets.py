@@ -4,9 +4,10 @@ import dataclasses
 
 import pytest
 
-from prefenvs.agents.presets import PRESETS, default_agent, default_preset, schedules
+from prefenvs.agents.preset_choice import TEXT, default_agent, default_preset
+from prefenvs.agents.presets import PRESETS, schedules
 from prefenvs.agents.text.run import make_text_agent
-from prefenvs.agents.train import TEXT, Run, make_agent
+from prefenvs.agents.train import Run, make_agent
 from prefenvs.tasks import TASKS
 
 TINY = {"layers": 1, "width": 8, "heads": 2, "steps": 1, "cache": False}

@@ -9,7 +9,8 @@ import zipfile
 import pytest
 
 from prefenvs.agents import TextPreferenceConfig
-from prefenvs.agents.presets import PRESETS, default_agent, default_preset
+from prefenvs.agents.preset_choice import default_agent, default_preset
+from prefenvs.agents.presets import PRESETS
 from prefenvs.agents.text.learner import TextLearner
 from prefenvs.agents.train import Run, train
 from prefenvs.cli import main

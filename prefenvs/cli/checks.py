@@ -1,0 +1,31 @@
+"""Checks of what was typed."""
+
+from __future__ import annotations
+
+from prefenvs.error import unknown_name
+
+
+def at_least(least: int, **flags: int | None) -> None:
+    """Check numbers given as flags; None was not given.
+
+    Raises:
+        ValueError: naming the flag that is too small.
+    """
+    for name, value in flags.items():
+        if value is not None and value < least:
+            raise ValueError(f"--{name} {value} is too small, expected {least} or more.")
+
+
+def task_name(env: str) -> str:
+    """The name of a task from its id or name.
+
+    Raises:
+        ValueError: with the nearest known name.
+    """
+    from prefenvs.tasks import TASKS
+
+    name = env.removeprefix("prefenvs/")
+    for spec in TASKS.values():
+        if env in (spec.id, spec.name) or name == spec.id.removeprefix("prefenvs/"):
+            return spec.name
+    raise unknown_name("env", name.split("-v")[0], TASKS)
