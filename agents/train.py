@@ -13,12 +13,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import gymnasium as gym
 import torch
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import CallbackList
-from stable_baselines3.common.monitor import Monitor
-from stable_baselines3.common.vec_env import DummyVecEnv
+from stable_baselines3.common.vec_env import VecMonitor
 
 from prefenvs._worker import write_atomically
 from prefenvs.agents import AGENTS
@@ -34,6 +32,7 @@ from prefenvs.agents.text.run import train_text
 from prefenvs.error import DamagedFile, RunMismatch, unknown_name
 from prefenvs.oracles import make_oracle
 from prefenvs.runs import Job, Outcome, Table, execute, versions
+from prefenvs.sb3 import sb3_vec
 from prefenvs.tasks import TASKS
 from prefenvs.teacher import make_teacher
 
@@ -237,7 +236,7 @@ def make_agent(run: Run, folder: Path | None = None, render_mode: str | None = N
     if preset.agent in AGENTS:
         settings = {"oracle": run.oracle, "teacher": run.teacher, "budget": run.budget, "feedback_seed": run.seed}
         settings |= {"store": None if folder is None else str(folder / "answers.sqlite"), "render_mode": render_mode}
-    venv = DummyVecEnv([lambda: Monitor(gym.make(env_id, **settings)) for _ in range(preset.num_envs)])
+    venv = VecMonitor(sb3_vec(env_id, preset.num_envs, **settings))
     log = None if folder is None else str(folder / "tensorboard")
     shared = {"seed": run.seed, "device": run.device, "tensorboard_log": log}
     arguments = schedules(copy.deepcopy(preset.algorithm)) | shared  # SB3 writes into policy_kwargs

@@ -183,8 +183,8 @@ class PreferenceEnv(gym.Env[Any, Any]):
             "episodes": self._recorder.capacity,
         }
 
-    def _serve_judge(self, episodes: np.ndarray, first: np.ndarray, lengths: np.ndarray, steps: int) -> dict[str, Any]:
-        return self._recorder.judge(episodes, first, lengths, steps)
+    def _serve_judge(self, *window: Any) -> dict[str, Any]:
+        return self._recorder.judge(*window)
 
     def _serve_recent_returns(self) -> tuple[float, float]:
         return self._recorder.recent_returns()

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from prefenvs.error import SegmentForgotten
-from prefenvs.segments import Arrays, map_arrays
+from prefenvs.segments import JUDGED, Arrays, map_arrays
 from prefenvs.tasks.task import State
 
 
@@ -109,7 +110,14 @@ class Recorder:
         returns, steps = np.mean(self._recent_returns, axis=0)
         return float(returns), float(steps)
 
-    def judge(self, episodes: np.ndarray, first: np.ndarray, lengths: np.ndarray, steps: int) -> dict[str, Any]:
+    def judge(
+        self,
+        episodes: np.ndarray,
+        first: np.ndarray,
+        lengths: np.ndarray,
+        steps: int,
+        reads: Collection[str] = JUDGED,
+    ) -> dict[str, Any]:
         """Gather windows as the fields of `JudgedSegments`.
 
         Args:
@@ -117,6 +125,7 @@ class Recorder:
             first: (n,) index of the first step.
             lengths: (n,) steps that happened; the rest is padding.
             steps: T.
+            reads: fields of `JudgedSegments` to fill; those of JUDGED that are not among them stay empty.
 
         Raises:
             SegmentForgotten: if an episode is gone or a window reaches past its end.
@@ -138,9 +147,6 @@ class Recorder:
             )
         mask = np.arange(steps) < lengths[:, None]
         step_at = np.where(mask, (np.cumsum(sizes) - sizes)[position][:, None] + first[:, None] + np.arange(steps), 0)
-        wide = np.arange(steps + 1) <= lengths[:, None]
-        begin = (np.cumsum(sizes + 1) - sizes - 1)[position][:, None] + first[:, None]
-        observation_at = np.where(wide, begin + np.arange(steps + 1), 0)
 
         def gather(parts: list[Any], at: np.ndarray, valid: np.ndarray) -> np.ndarray:
             window = np.concatenate([np.asarray(part) for part in parts if len(part)])[at]
@@ -153,15 +159,23 @@ class Recorder:
                 return {key: gather([[v[key] for v in part] for part in parts], at, valid) for key in first_value}
             return gather(parts, at, valid)
 
-        factors = gather([episode.factors for episode in held], step_at, mask).astype(np.float64)
-        return {
-            "observations": gather_space([episode.observations for episode in held], observation_at, wide),
-            "actions": gather_space([episode.actions for episode in held], step_at, mask),
-            "rewards": gather([episode.rewards for episode in held], step_at, mask).astype(np.float64),
-            "factors": {name: factors[..., i] for i, name in enumerate(self.factor_names)},
-            "mask": mask,
-            "terminated": np.array([e.terminated for e in held])[position] & (first + lengths == sizes[position]),
-        }
+        empty = np.zeros((len(mask), 0))
+        judged: dict[str, Any] = {"observations": empty, "actions": empty, "rewards": empty, "factors": {}}
+        judged["mask"] = mask
+        judged["terminated"] = np.array([e.terminated for e in held])[position] & (first + lengths == sizes[position])
+        if "observations" in reads:
+            wide = np.arange(steps + 1) <= lengths[:, None]
+            begin = (np.cumsum(sizes + 1) - sizes - 1)[position][:, None] + first[:, None]
+            at = np.where(wide, begin + np.arange(steps + 1), 0)
+            judged["observations"] = gather_space([episode.observations for episode in held], at, wide)
+        if "actions" in reads:
+            judged["actions"] = gather_space([episode.actions for episode in held], step_at, mask)
+        if "rewards" in reads:
+            judged["rewards"] = gather([episode.rewards for episode in held], step_at, mask).astype(np.float64)
+        if "factors" in reads:
+            factors = gather([episode.factors for episode in held], step_at, mask).astype(np.float64)
+            judged["factors"] = {name: factors[..., i] for i, name in enumerate(self.factor_names)}
+        return judged
 
     def replay_from(self, episode: int, step: int) -> tuple[State, list[Any], int]:
         """The newest snapshot at or before a step, all later actions of the episode, and the snapshot's step.

@@ -163,7 +163,8 @@ class TorchSegments:
 class JudgedSegments:
     """Segments as an oracle sees them: the task's own observations and actions, true rewards and factors.
 
-    Only oracles and metrics hold these; a learner never does.
+    Only oracles and metrics hold these; a learner never does. An oracle that says in `reads` which of the first four it
+    needs gets the others empty, as (n, 0) or {}.
     """
 
     observations: Arrays
@@ -195,6 +196,9 @@ class JudgedSegments:
             map_arrays(lambda a: a[rows, last], self.observations),
         )
 
+
+JUDGED = ("observations", "actions", "rewards", "factors")
+"""Fields of `JudgedSegments` that an oracle may leave out of its `reads`: to fetch them is most of a label's cost."""
 
 RESERVED_CONTEXT = ("user", "criterion", "principle", "prompt")
 """Keys of a query's context whose meaning every oracle shares."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from prefenvs.labelling.source import LocalSource, Source, find_source
 from prefenvs.labelling.store import AnswerStore, pack, payload_hashes, unpack
 from prefenvs.oracles import make_oracle
 from prefenvs.preference_env import FeedbackConfig
-from prefenvs.segments import JudgedSegments, Label, Query, Segments, map_arrays
+from prefenvs.segments import JUDGED, JudgedSegments, Label, Query, Segments, map_arrays
 from prefenvs.tasks import TASKS
 from prefenvs.teacher import (
     Thresholds,
@@ -27,7 +28,9 @@ from prefenvs.teacher import (
 )
 
 CHUNK = 4096
-"""Segments whose true steps are fetched at a time: memory that is used again costs less than fresh memory."""
+"""Segments whose observations are fetched at a time: memory that is used again costs less than fresh memory."""
+CHUNK_OF_REWARDS = 32_768
+"""The same where neither observations nor actions are."""
 
 
 class Feedback:
@@ -48,6 +51,7 @@ class Feedback:
         self._task_kwargs: dict[str, Any] = first["task_kwargs"]
         self.recorded_episodes: int = first["episodes"]
         self._oracle = make_oracle(self.config.oracle, self.task, self._task_kwargs)
+        self._reads = vars(type(self._oracle)).get("reads", JUDGED)  # not inherited: a subclass may read more
         self._teacher = make_teacher(self.config.teacher)
         self._calibrations: dict[tuple[int, float], Calibration] = {}
         self._pending: list[tuple[np.ndarray, Label]] = []
@@ -163,7 +167,8 @@ class Feedback:
         draws = draws_needed(k) + k * (k - 1) // 2
         random = uniforms(self.config.feedback_seed, numbers, draws)
         if not hasattr(oracle, "utility"):
-            return answer_margins(self._teacher, _margins(oracle, self._judge(segments), k), random, self.config.answer)
+            margins = _margins(oracle, self._judge(segments, self._reads), k)
+            return answer_margins(self._teacher, margins, random, self.config.answer)
         plain, weighted = (scores.reshape(-1, k) for scores in self._scores(oracle, segments))
         calibration = self._calibration(segments.steps) if self._teacher.needs_unit else Calibration()
         recent = self._recent_returns() if self._teacher.scale == "raw" else (0.0, 0.0)
@@ -204,18 +209,19 @@ class Feedback:
     def _scores(self, oracle: Any, segments: Segments) -> tuple[np.ndarray, np.ndarray]:
         """(n,) scores by a utility, plain and as the teacher remembers them, from CHUNK segments at a time."""
         parts = []
-        for start in range(0, len(segments), CHUNK):
-            judged = self._judge(segments[start : start + CHUNK])
+        chunk = CHUNK if {"observations", "actions"} & {*self._reads} else CHUNK_OF_REWARDS
+        for start in range(0, len(segments), chunk):
+            judged = self._judge(segments[start : start + chunk], self._reads)
             parts.append(weighted_scores(oracle.utility(judged), judged.mask, self._teacher.myopia))
         plain, weighted = zip(*parts, strict=True)
         return np.concatenate(plain), np.concatenate(weighted)
 
-    def _judge(self, segments: Segments) -> JudgedSegments:
-        """True rewards and factors of segments, fetched from the recorders."""
+    def _judge(self, segments: Segments, reads: Collection[str] = JUDGED) -> JudgedSegments:
+        """What `reads` names of segments, fetched from the recorders."""
         streams = self._streams(segments)
         rows = [np.flatnonzero(streams == stream) for stream in range(self.num_streams)]
         ids, lengths = segments.ids, segments.lengths
-        requests = [(ids[at, 1], ids[at, 2], lengths[at], segments.steps) if len(at) else None for at in rows]
+        requests = [(ids[at, 1], ids[at, 2], lengths[at], segments.steps, reads) if len(at) else None for at in rows]
         replies = self._source.ask_all("judge", requests)
         parts = [(at, reply) for at, reply in zip(rows, replies, strict=True) if reply is not None]
 
@@ -308,7 +314,7 @@ def true_scores(env: Any, segments: Segments) -> np.ndarray:
     Raises:
         SegmentForgotten: if a segment is no longer recorded.
     """
-    judged = feedback(env)._judge(segments)
+    judged = feedback(env)._judge(segments, ("rewards",))
     return (judged.rewards * judged.mask).sum(1)
 
 

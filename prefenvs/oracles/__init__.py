@@ -19,7 +19,7 @@ from prefenvs.segments import JudgedSegments
 
 @runtime_checkable
 class Utility(Protocol):
-    """A preference model that scores segments."""
+    """A preference model that scores segments. `reads`, if it has that, names the fields of JUDGED that it needs."""
 
     def utility(self, segments: JudgedSegments) -> np.ndarray:
         """(n, T) utility of each step, or (n, 1) of each whole segment."""
@@ -27,7 +27,7 @@ class Utility(Protocol):
 
 @runtime_checkable
 class Comparison(Protocol):
-    """A preference model that only compares; its preferences may be intransitive."""
+    """A preference model that only compares; its preferences may be intransitive. `reads` as a Utility's."""
 
     def compare(self, a: JudgedSegments, b: JudgedSegments) -> np.ndarray:
         """(n,) margin in favour of `a`; 0 is a tie, nan a skip."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 
@@ -23,6 +23,7 @@ class Hierarchical:
     intransitive.
     """
 
+    reads: ClassVar = ("factors",)
     order: tuple[str, ...] = ()
     """Names of factors, the most important first; by default all, as the task lists them."""
     margins: tuple[float, ...] | float = 1.0

@@ -46,6 +46,20 @@ def test_judging_equals_a_plain_reference(lengths, steps, random):
         assert found["terminated"][i] == (first + length == lengths[episode])
 
 
+@pytest.mark.parametrize("reads", [(), ("rewards",), ("factors",), ("observations", "actions")])
+def test_judging_fills_what_is_read_and_leaves_the_rest_empty(reads):
+    recorder, _ = fed([5, 3])
+    window = np.array([[0, 1, 3], [1, 0, 2]]).T
+    whole, part = recorder.judge(*window, 3), recorder.judge(*window, 3, reads)
+    for name, value in part.items():
+        if name in (*reads, "mask", "terminated"):
+            np.testing.assert_equal(value, whole[name])
+        elif name == "factors":
+            assert value == {}
+        else:
+            assert value.shape == (2, 0)
+
+
 def test_the_latest_episodes_are_kept_beside_the_present_one():
     recorder, _ = fed([4] * 6, episodes=2)
     for episode in range(6):

@@ -15,7 +15,7 @@ from prefenvs.calibration import Calibration
 from prefenvs.labelling.feedback import Feedback
 from prefenvs.labelling.source import find_source
 from prefenvs.labelling.store import pack
-from prefenvs.oracles import Hierarchical
+from prefenvs.oracles import Hierarchical, PartialReturn
 
 
 def pendulum(steps=420, env_seed=1, segments=40, **settings):
@@ -410,3 +410,18 @@ def test_regret_on_a_grid_is_exact_and_telescopes():
             expected = utility
         else:  # gamma is 1 and moves are deterministic, so both forms are the same number
             np.testing.assert_allclose(utility, expected, atol=1e-8)
+
+
+class TorqueToo(PartialReturn):
+    """Reads more than the oracle that it is made from."""
+
+    def utility(self, segments):
+        assert set(segments.factors) == {"angle_cost", "speed_cost", "torque_cost"}
+        return super().utility(segments) + np.abs(segments.actions[..., 0]) + segments.observations[:, 1:, 0]
+
+
+def test_an_oracle_made_from_one_that_reads_little_is_shown_everything():
+    env, segments = pendulum(oracle=TorqueToo())
+    label, judged = prefenvs.feedback(env).ask(Query(segments)), prefenvs.feedback(env)._judge(segments)
+    expected = TorqueToo().utility(judged).sum(1).reshape(-1, 2)
+    np.testing.assert_array_equal(label.choice.argmax(1), expected.argmax(1))
