@@ -80,7 +80,7 @@ def run(arm: str, seed: int, scale: str) -> Table:
 
         reward = logits(fitted(bradley_terry, gold.shape, rng, *FIT["reward"])).detach()
     floor, best = float((reference.exp().numpy() * gold).sum(1).mean()), gold.max(1).mean()
-    optimizer, tokens = torch.optim.Adam(weights, lr=RATE), torch.ones(len(prompt), dtype=torch.float64)
+    optimizer, tokens = torch.optim.Adam(weights, lr=RATE), 2 * [torch.ones(len(prompt), dtype=torch.float64)]
     rows, changes = [], np.zeros((max(BUDGETS[scale]) + 1, 2))
     for step in range(len(changes)):
         logps = logits(weights).log_softmax(-1)
@@ -94,7 +94,7 @@ def run(arm: str, seed: int, scale: str) -> Table:
             rows.append({"budget": step, "fall": -float(changes[risen, 1])})
             rows[-1] |= dict(zip(COLUMNS, map(float, found), strict=True))
         if loss != "ppo":
-            losses = PAIR_LOSSES[loss](PairLogps(*now, *before, tokens, tokens), beta=BETA, **OPTIONS[loss])
+            losses = PAIR_LOSSES[loss](PairLogps(*now, *before, *tokens), beta=BETA, **OPTIONS[loss])
         else:
             if step % PPO["steps a sample"] == 0:
                 old = logps.detach()
