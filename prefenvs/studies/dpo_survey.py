@@ -186,11 +186,13 @@ def summary(tables: Tables) -> Table:
 
 
 def draw(tables: Tables, figure: Any) -> None:
-    """Gold against length for each kind of labels, a point a loss."""
-    axes = figure.subplots(1, len(LABELS), sharex=True, sharey=True)
-    for axis, kind in zip(axes, LABELS, strict=True):
-        for row in summary(tables):
-            axis.plot(row[f"length {kind}"], row[f"gold {kind}"], "o", markersize=3, color="tab:blue")
-            axis.annotate(row["loss"], (row[f"length {kind}"], row[f"gold {kind}"]), fontsize=4)
-        axis.set(title=kind, xlabel="length [tokens]")
-    axes[0].set_ylabel("gold [sd]")
+    """Gold and length of each loss, a colour for each kind of labels, in the order of gold with clean ones."""
+    rows = sorted(summary(tables), key=lambda row: row["gold clean"])
+    axes = figure.subplots(1, 2, sharey=True)
+    for axis, column, label in zip(axes, ("gold", "length"), ("gold [sd]", "length [tokens]"), strict=True):
+        for kind, marker in zip(LABELS, "os^", strict=True):
+            axis.plot([row[f"{column} {kind}"] for row in rows], range(len(rows)), marker, markersize=4, label=kind)
+        axis.grid(axis="y", alpha=0.3)
+        axis.set(xlabel=label)
+    axes[0].set_yticks(range(len(rows)), [row["loss"] for row in rows], fontsize=8)
+    axes[0].legend(title="labels")

@@ -196,4 +196,4 @@ def draw(tables: Tables, figure: Any) -> None:
             axis.plot([row["budget"] for row in seeds[0]], values, label=arm.split()[0])
             axis.set(xlabel="gradient steps", title=column, xscale="symlog")
     axes[0].set_ylabel("change of log pi [nats], probability")
-    axes[2].legend(frameon=False)
+    axes[0].legend(frameon=False)
