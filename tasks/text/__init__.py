@@ -64,6 +64,7 @@ TEXT_TASKS: tuple[TaskSpec, ...] = (
     _text("TextEnum", "enumerable", 4, ("bigrams", "finished"), (0.5645, 1.3374), 3.7387, **_EXACT),
     _text("TextInstruct", "instruct", 10, ("start", "include", "avoid", "words"), (0.2878, 0.2133), 1.0000),
     _text("TextKeyword", "keyword", 14, ("keywords", "fluency", "repetition", "length"), (-1.3240, 0.9296), 2.0000),
+    _text("TextLength", "enumerable", 5, ("content", "flow"), (-0.0039, 1.0453), 1.3435, **_EXACT),
     _text("TextOwn", "own", 6, ("score",), (0.2707, 0.1916), 1.0000, settings=_OWN, has_success=False),
     _text("TextProgram", "program", 9, ("hidden", "shown", "runs", "length"), (-0.2647, 0.0519), 1.9758),
     _text("TextRetrieval", "retrieval", 4, ("answer", "citation", "abstention", "form"), (-0.4318, 0.5454), 1.5000),

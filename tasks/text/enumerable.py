@@ -1,4 +1,4 @@
-"""Text tasks so small that every completion can be listed: a tree of up to four tokens, and a bandit of prompts.
+"""Text tasks so small that every completion can be listed: two trees of a few tokens, and a bandit of prompts.
 
 What a learner should converge to is known exactly. For any policy with log-probabilities `log_ref` (prompts, C) over
 `task.completions()`, the optimum of E r - beta KL(pi || ref) is ref exp(r / beta) / Z:
@@ -174,6 +174,41 @@ class TextEnum(EnumerableText):
         before = np.concatenate([self._last[prompt_ids][:, None], tokens[:, :-1]], 1)
         bigrams = self._pairs[prompt_ids[:, None], before, tokens]
         return {"bigrams": (bigrams * mask).sum(1), "finished": 0.5 * (tokens == 0).any(1)}
+
+
+class TextLength(EnumerableText):
+    """Up to five letters, where length is free: 364 completions of 8 prompts, what is good is short or long alike.
+
+    `content` pays each letter that the prompt wants, or charges for one that it does not, the first time it is said;
+    `flow` is the *mean* worth of neighbours, the prompt's last letter before the first. So a teacher who likes length
+    can be pleased at no cost, and a learner who is not fooled has no reason to write more.
+    """
+
+    factor_names = ("content", "flow")
+
+    def __init__(self, view: str = "token", render_mode: str | None = None) -> None:
+        rng = np.random.default_rng(0)
+        pairs = np.array([(1 + i // 3, 1 + i % 3) for i in range(8)])
+        self._worth = rng.normal(0.0, 1.0, (len(pairs), 4))  # (prompts, letters), the end's is not used
+        self._flow = rng.normal(0.0, 0.5, (len(pairs), 4, 4))  # (prompts, before, after)
+        self._last = pairs[:, -1]
+        self.demonstration_logprobs = np.log(
+            np.concatenate([np.full((len(pairs), 1), 0.3), 0.7 * rng.dirichlet(np.full(3, 3.0), len(pairs))], 1)
+        )
+        """(prompts, 4) log-probability in nats of each next token in demonstrations, whatever was said before."""
+        super().__init__(Language((END, "a", "b", "c"), pairs, 5, self._demonstrate), view, render_mode)
+
+    def _demonstrate(self, n: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        prompts, steps = rng.integers(len(self._last), size=n), self.language.max_new_tokens
+        tokens = (self.demonstration_logprobs[prompts][:, None] + rng.gumbel(size=(n, steps, 4))).argmax(2)
+        return prompts, tokens * np.cumprod(tokens != 0, axis=1)
+
+    def _factors(self, prompt_ids: np.ndarray, tokens: np.ndarray, mask: np.ndarray) -> Factors:
+        before = np.concatenate([self._last[prompt_ids][:, None], tokens[:, :-1]], 1)
+        said = tokens != 0
+        flow = (self._flow[prompt_ids[:, None], before, tokens] * said).sum(1) / np.maximum(said.sum(1), 1)
+        letters = (tokens[:, :, None] == np.arange(1, 4)).any(1)
+        return {"content": (self._worth[prompt_ids, 1:] * letters).sum(1), "flow": flow}
 
 
 class TextBandit(EnumerableText):
