@@ -1,12 +1,15 @@
-"""What a policy does on an enumerable task, exactly: the probability of every completion."""
+"""What a policy does on an enumerable task, exactly, and rewards and answers that are tables over its completions."""
 
 from __future__ import annotations
 
 import numpy as np
 import torch
+from torch import Tensor
+from torch.nn.functional import logsigmoid
 
 from prefenvs.tasks.text.enumerable import EnumerableText
 from prefenvs.tasks.text.lm import LanguageModel
+from prefenvs.teacher import Teacher, Thresholds, answer_scores, draws_needed
 
 
 @torch.no_grad()
@@ -23,3 +26,99 @@ def completion_probabilities(policy: LanguageModel, task: EnumerableText) -> np.
 def total_variation(p: np.ndarray, q: np.ndarray) -> np.ndarray:
     """(...) sum_y |p(y) - q(y)| / 2 in [0, 1] of distributions (..., C)."""
     return 0.5 * np.abs(p - q).sum(-1)
+
+
+class TableReward:
+    """A reward that is a table over the completions of an enumerable task; learners of text take it as `reward`.
+
+    Example:
+        >>> import torch
+        >>> from prefenvs.tasks.text.enumerable import TextEnum
+        >>> task = TextEnum()
+        >>> reward = TableReward(task, task.reward_table())
+        >>> prompts = torch.from_numpy(task.language.prompt_tokens[:1])
+        >>> float(reward(prompts, torch.from_numpy(task.answers([0])))) == task.reward_table()[0].max()
+        True
+    """
+
+    def __init__(self, task: EnumerableText, rewards: np.ndarray) -> None:
+        """Pay `rewards` (prompts, C), a column for each of `task.completions()`."""
+        self.rewards = torch.as_tensor(rewards)
+        self._size = task.language.vocab_size
+        self._prompt = self._places(torch.as_tensor(task.language.prompt_tokens))
+        self._completion = self._places(torch.as_tensor(task.completions()))
+
+    def __call__(self, prompts: Tensor, completions: Tensor) -> Tensor:
+        """(n,) rewards of completions (n, T) of prompts (n, P)."""
+        return self.rewards[self._prompt[self._code(prompts)], self._completion[self._code(completions)]]
+
+    def _places(self, listed: Tensor) -> Tensor:
+        """(V^t,) which of the listed (m, t) has a code; -1 for none."""
+        places = torch.full((self._size ** listed.shape[1],), -1)
+        places[self._code(listed)] = torch.arange(len(listed))
+        return places
+
+    def _code(self, tokens: Tensor) -> Tensor:
+        return (tokens * self._size ** torch.arange(tokens.shape[1])).sum(1)
+
+
+def draw_answered_pairs(
+    law: np.ndarray, scores: np.ndarray, n: int, teacher: Teacher, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Pairs of different completions of a prompt, drawn by a policy and answered by a teacher who sees their scores.
+
+    Args:
+        law: (prompts, C) probabilities by which both are drawn, without replacement; prompts are drawn evenly.
+        scores: (prompts, C) what the teacher cares about, in its own unit.
+        n: pairs.
+        teacher: with neither skips nor ties.
+        rng: of pairs and answers.
+
+    Returns:
+        (n,) prompts, and the (n,) numbers of the chosen and of the rejected completion.
+    """
+    prompt = rng.integers(len(law), size=n)
+    # Two without replacement: the greatest of log-probability plus Gumbel noise.
+    noisy = np.log(law)[prompt] + rng.gumbel(size=(n, law.shape[1]))
+    both = np.argsort(-noisy, axis=1)[:, :2]
+    shown = scores[prompt[:, None], both]
+    uniforms = rng.random((n, draws_needed(2)))
+    choice = answer_scores(teacher, Thresholds(1.0, -np.inf, 0.0), shown, shown, uniforms, "choice").choice
+    first = choice[:, 0] == 1
+    return prompt, np.where(first, *both.T), np.where(first, *both.T[::-1])
+
+
+def fit_reward_table(
+    prompt: np.ndarray, chosen: np.ndarray, rejected: np.ndarray, shape: tuple[int, int], *, ridge: float
+) -> np.ndarray:
+    """The reward table of greatest Bradley-Terry likelihood, with a normal prior of each entry.
+
+    It minimises -sum log s(r(x, y_w) - r(x, y_l)) + ridge / 2 sum r^2 and knows no more of a completion than its pairs.
+
+    Args:
+        prompt: (n,) numbers of the prompts.
+        chosen: (n,) numbers of the completions.
+        rejected: (n,).
+        shape: prompts and completions.
+        ridge: inverse variance of the prior, above 0: a completion that always won would have infinite reward.
+
+    Returns:
+        (prompts, C) float64 rewards in logits; 0 for what was never shown, and each prompt's mean is 0.
+    """
+    rows, wins, losses = (torch.as_tensor(each) for each in (prompt, chosen, rejected))
+    table = torch.zeros(shape, dtype=torch.float64, requires_grad=True)
+    solver = torch.optim.LBFGS(
+        [table], max_iter=500, tolerance_grad=1e-8, tolerance_change=0, line_search_fn="strong_wolfe"
+    )
+
+    def closure() -> Tensor:
+        solver.zero_grad()
+        # Divided by n, so that the solver's tolerance is one of a pair.
+        loss = (
+            0.5 * ridge / len(rows) * table.square().sum() - logsigmoid(table[rows, wins] - table[rows, losses]).mean()
+        )
+        loss.backward()
+        return loss
+
+    solver.step(closure)
+    return table.detach().numpy()
