@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
+from prefenvs.metrics.kl_frontier import kl_divergence
 from prefenvs.tasks.text.enumerable import EnumerableText
 from prefenvs.tasks.text.lm import LanguageModel
 from prefenvs.teacher import Teacher, Thresholds, answer_scores, draws_needed
@@ -26,6 +29,60 @@ def completion_probabilities(policy: LanguageModel, task: EnumerableText) -> np.
 def total_variation(p: np.ndarray, q: np.ndarray) -> np.ndarray:
     """(...) sum_y |p(y) - q(y)| / 2 in [0, 1] of distributions (..., C)."""
     return 0.5 * np.abs(p - q).sum(-1)
+
+
+def standardised(law: np.ndarray, rewards: np.ndarray) -> np.ndarray:
+    """Rewards (prompts, C) with mean 0 and variance 1 under a policy, (prompts, C) probabilities, and even prompts."""
+    weight = law / len(law)
+    centred = rewards - (weight * rewards).sum()
+    return centred / np.sqrt((weight * centred**2).sum())
+
+
+class ExactCurve:
+    """A callback of `learn`: what a policy has along its training, exactly.
+
+    Example:
+        >>> import gymnasium as gym
+        >>> from prefenvs.agents.text.rloo import RLOO
+        >>> from prefenvs.tasks.text.enumerable import TextBandit
+        >>> from prefenvs.tasks.text.lm import Tabular
+        >>> task = TextBandit()
+        >>> policy = Tabular(task.language.prompt_tokens, task.language.vocab_size, task.language.max_new_tokens)
+        >>> curve = ExactCurve(policy, task, every=2, gold=task.reward_table())
+        >>> envs = gym.make_vec("prefenvs/TextBandit-v0", num_envs=64, view="completion", evaluation=True)
+        >>> [row["iteration"] for row in RLOO(policy, envs).learn(64 * 4, curve) and curve.rows]
+        [0, 2, 4]
+    """
+
+    def __init__(self, policy: Any, task: EnumerableText, every: int, **tables: np.ndarray) -> None:
+        """Note the policy as it is now, and later every so many iterations.
+
+        Args:
+            policy: a LanguageModel that is trained in place.
+            task: whose completions are listed.
+            every: iterations between notes.
+            **tables: (prompts, C) rewards by name, whose means are noted.
+        """
+        self.policy, self.task, self.every, self.tables = policy, task, every, tables
+        self.reference = completion_probabilities(policy, task)
+        """(prompts, C) probabilities at the beginning."""
+        self.rows: list[dict[str, float]] = []
+        """`iteration`, `kl` to the beginning in nats and each table's mean, over prompts evenly."""
+        self._iterations = 0
+        self._note()
+
+    def __call__(self, *_: Any) -> bool:
+        """Count an iteration."""
+        self._iterations += 1
+        if self._iterations % self.every == 0:
+            self._note()
+        return True
+
+    def _note(self) -> None:
+        law = completion_probabilities(self.policy, self.task)
+        means = {name: float((law * table).sum(1).mean()) for name, table in self.tables.items()}
+        kl = float(kl_divergence(law, self.reference).mean())
+        self.rows.append({"iteration": self._iterations, "kl": kl, **means})
 
 
 class TableReward:

@@ -4,8 +4,16 @@ import numpy as np
 import pytest
 import torch
 
-from prefenvs.agents.text.exact import TableReward, draw_answered_pairs, fit_reward_table
+from prefenvs.agents.text.exact import (
+    ExactCurve,
+    TableReward,
+    completion_probabilities,
+    draw_answered_pairs,
+    fit_reward_table,
+    standardised,
+)
 from prefenvs.tasks.text.enumerable import TextBandit, TextEnum
+from prefenvs.tasks.text.lm import Tabular
 from prefenvs.teacher import Teacher
 
 TEACHER = Teacher(beta=1.0, scale="raw")
@@ -51,3 +59,28 @@ def test_a_table_is_where_the_gradient_of_its_objective_is_0():
     assert 3 - 4 / (1 + np.exp(-gap)) == pytest.approx(0.5 * table[0, 0], abs=1e-6)
     assert table[0, 0] == pytest.approx(-table[0, 1], abs=1e-9)
     assert table[0, 2] == 0.0
+
+
+def test_standardised_rewards_have_mean_0_and_variance_1_under_the_policy():
+    rng = np.random.default_rng(2)
+    law, rewards = rng.dirichlet(np.ones(5), 3), rng.normal(3.0, 4.0, (3, 5))
+    found = standardised(law, rewards)
+    assert (law * found).sum() / 3 == pytest.approx(0.0, abs=1e-12)
+    assert (law * found**2).sum() / 3 == pytest.approx(1.0)
+    np.testing.assert_allclose(standardised(law, 2 * rewards + 7), found)
+
+
+def test_a_curve_notes_the_policy_as_it_is_and_stays_with_its_beginning():
+    task = TextBandit()
+    language, gold = task.language, task.reward_table()
+    policy = Tabular(language.prompt_tokens, language.vocab_size, language.max_new_tokens)
+    before = completion_probabilities(policy, task)
+    curve = ExactCurve(policy, task, every=2, gold=gold)
+    with torch.no_grad():
+        policy.table.mul_(2.0)
+    after = completion_probabilities(policy, task)
+    assert curve() and curve()
+    first, last = curve.rows
+    assert first == {"iteration": 0, "kl": 0.0, "gold": pytest.approx((before * gold).sum(1).mean())}
+    kl = (after * np.log(after / before)).sum(1).mean()
+    assert last == {"iteration": 2, "kl": pytest.approx(kl), "gold": pytest.approx((after * gold).sum(1).mean())}
