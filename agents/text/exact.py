@@ -146,36 +146,40 @@ def draw_answered_pairs(
 
 
 def fit_reward_table(
-    prompt: np.ndarray, chosen: np.ndarray, rejected: np.ndarray, shape: tuple[int, int], *, ridge: float
+    prompt: np.ndarray, chosen: np.ndarray, rejected: np.ndarray, features: np.ndarray, *, ridge: float
 ) -> np.ndarray:
-    """The reward table of greatest Bradley-Terry likelihood, with a normal prior of each entry.
+    """The reward of greatest Bradley-Terry likelihood that is linear in features, with a normal prior of each weight.
 
-    It minimises -sum log s(r(x, y_w) - r(x, y_l)) + ridge / 2 sum r^2 and knows no more of a completion than its pairs.
+    It minimises -sum log s(r(x, y_w) - r(x, y_l)) + ridge / 2 sum w^2, r(x, y) = w_x . f(x, y), and cannot see what the
+    features do not tell apart. `one_hot(prompts, C)` knows no more of a completion than its own pairs.
 
     Args:
         prompt: (n,) numbers of the prompts.
         chosen: (n,) numbers of the completions.
         rejected: (n,).
-        shape: prompts and completions.
+        features: (prompts, C, d) f.
         ridge: inverse variance of the prior, above 0: a completion that always won would have infinite reward.
 
     Returns:
-        (prompts, C) float64 rewards in logits; 0 for what was never shown, and each prompt's mean is 0.
+        (prompts, C) float64 rewards in logits, whose level Bradley-Terry leaves free.
     """
-    rows, wins, losses = (torch.as_tensor(each) for each in (prompt, chosen, rejected))
-    table = torch.zeros(shape, dtype=torch.float64, requires_grad=True)
-    solver = torch.optim.LBFGS(
-        [table], max_iter=500, tolerance_grad=1e-8, tolerance_change=0, line_search_fn="strong_wolfe"
-    )
+    told = torch.as_tensor(features, dtype=torch.float64)
+    rows, apart = torch.as_tensor(prompt), torch.as_tensor(features[prompt, chosen] - features[prompt, rejected])
+    weights = torch.zeros(len(told), told.shape[-1], dtype=torch.float64, requires_grad=True)
+    settings: dict[str, Any] = {"max_iter": 500, "tolerance_grad": 1e-8, "tolerance_change": 0}
+    solver = torch.optim.LBFGS([weights], line_search_fn="strong_wolfe", **settings)
 
     def closure() -> Tensor:
         solver.zero_grad()
         # Divided by n, so that the solver's tolerance is one of a pair.
-        loss = (
-            0.5 * ridge / len(rows) * table.square().sum() - logsigmoid(table[rows, wins] - table[rows, losses]).mean()
-        )
+        loss = 0.5 * ridge / len(rows) * weights.square().sum() - logsigmoid((apart * weights[rows]).sum(-1)).mean()
         loss.backward()
         return loss
 
     solver.step(closure)
-    return table.detach().numpy()
+    return torch.einsum("pcd,pd->pc", told, weights.detach()).numpy()
+
+
+def one_hot(prompts: int, completions: int) -> np.ndarray:
+    """(prompts, C, C) a feature for each completion."""
+    return np.broadcast_to(np.eye(completions), (prompts, completions, completions))

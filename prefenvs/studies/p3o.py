@@ -24,6 +24,7 @@ from prefenvs.agents.text.exact import (
     completion_probabilities,
     draw_answered_pairs,
     fit_reward_table,
+    one_hot,
     standardised,
 )
 from prefenvs.agents.text.p3o import P3O, P3OConfig
@@ -82,7 +83,7 @@ def run(arm: str, seed: int, scale: str) -> Table:
     policy = Tabular(language.prompt_tokens, language.vocab_size, language.max_new_tokens, seed=seed)
     law = completion_probabilities(policy, task)
     answered = draw_answered_pairs(law, gold, PAIRS, Teacher(beta=1.0, scale="raw"), rng)
-    rewards = fit_reward_table(*answered, gold.shape, ridge=RIDGE)
+    rewards = fit_reward_table(*answered, one_hot(*gold.shape), ridge=RIDGE)
     offsets = rng.normal(0.0, OFFSET_SD, (len(law), 1)) * arm.endswith("moved")
     # On a grid on which float32 adds without rounding: what is left of an offset is the method's doing.
     rewards = (np.round(GRID * rewards) + np.round(GRID * offsets)) / GRID

@@ -10,6 +10,7 @@ from prefenvs.agents.text.exact import (
     completion_probabilities,
     draw_answered_pairs,
     fit_reward_table,
+    one_hot,
     standardised,
 )
 from prefenvs.tasks.text.enumerable import TextBandit, TextEnum
@@ -47,14 +48,14 @@ def test_a_table_from_many_answers_is_the_centred_score():
     rng = np.random.default_rng(1)
     scores = rng.normal(size=(2, 4))
     answered = draw_answered_pairs(np.full((2, 4), 0.25), scores, 8_000, TEACHER, rng)
-    table = fit_reward_table(*answered, (2, 4), ridge=1e-3)
+    table = fit_reward_table(*answered, one_hot(2, 4), ridge=1e-3)
     np.testing.assert_allclose(table, scores - scores.mean(1, keepdims=True), atol=0.15)
 
 
 def test_a_table_is_where_the_gradient_of_its_objective_is_0():
     """One completion won three of four times: at the optimum 3 - 4 s(d) = ridge r, with d = 2 r."""
     answered = np.zeros(4, int), np.array([0, 0, 0, 1]), np.array([1, 1, 1, 0])
-    table = fit_reward_table(*answered, (1, 3), ridge=0.5)
+    table = fit_reward_table(*answered, one_hot(1, 3), ridge=0.5)
     gap = table[0, 0] - table[0, 1]
     assert 3 - 4 / (1 + np.exp(-gap)) == pytest.approx(0.5 * table[0, 0], abs=1e-6)
     assert table[0, 0] == pytest.approx(-table[0, 1], abs=1e-9)
@@ -84,3 +85,11 @@ def test_a_curve_notes_the_policy_as_it_is_and_stays_with_its_beginning():
     assert first == {"iteration": 0, "kl": 0.0, "gold": pytest.approx((before * gold).sum(1).mean())}
     kl = (after * np.log(after / before)).sum(1).mean()
     assert last == {"iteration": 2, "kl": pytest.approx(kl), "gold": pytest.approx((after * gold).sum(1).mean())}
+
+
+def test_a_table_that_is_linear_in_features_pays_alike_what_they_do_not_tell_apart():
+    """One feature with 3 wins of 4, so 2 (3 - 4 s(2 w)) = ridge w for features 1 and -1."""
+    features = np.array([[[1.0], [-1.0], [1.0]]])
+    table = fit_reward_table(np.zeros(4, int), np.array([0, 2, 0, 1]), np.array([1, 1, 1, 2]), features, ridge=0.5)
+    assert table[0, 0] == table[0, 2] == -table[0, 1]
+    assert 2 * (3 - 4 / (1 + np.exp(-2 * table[0, 0]))) == pytest.approx(0.5 * table[0, 0], abs=1e-6)
