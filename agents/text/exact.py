@@ -137,12 +137,12 @@ def draw_answered_pairs(
     prompt = rng.integers(len(law), size=n)
     # Two without replacement: the greatest of log-probability plus Gumbel noise.
     noisy = np.log(law)[prompt] + rng.gumbel(size=(n, law.shape[1]))
-    both = np.argsort(-noisy, axis=1)[:, :2]
-    shown = scores[prompt[:, None], both]
+    one, other = np.argsort(-noisy, axis=1)[:, :2].T
+    shown = np.stack([scores[prompt, one], scores[prompt, other]], axis=1)
     uniforms = rng.random((n, draws_needed(2)))
     choice = answer_scores(teacher, Thresholds(1.0, -np.inf, 0.0), shown, shown, uniforms, "choice").choice
     first = choice[:, 0] == 1
-    return prompt, np.where(first, *both.T), np.where(first, *both.T[::-1])
+    return prompt, np.where(first, one, other), np.where(first, other, one)
 
 
 def fit_reward_table(
@@ -182,4 +182,4 @@ def fit_reward_table(
 
 def one_hot(prompts: int, completions: int) -> np.ndarray:
     """(prompts, C, C) a feature for each completion."""
-    return np.broadcast_to(np.eye(completions), (prompts, completions, completions))
+    return np.tile(np.eye(completions), (prompts, 1, 1))
