@@ -94,7 +94,7 @@ class TableReward:
         >>> task = TextEnum()
         >>> reward = TableReward(task, task.reward_table())
         >>> prompts = torch.from_numpy(task.language.prompt_tokens[:1])
-        >>> float(reward(prompts, torch.from_numpy(task.answers([0])))) == task.reward_table()[0].max()
+        >>> bool(float(reward(prompts, torch.from_numpy(task.answers([0])))) == task.reward_table()[0].max())
         True
     """
 
