@@ -1,10 +1,99 @@
+"""Rewards and answers that are tables over all completions of a task."""
+
 import numpy as np
 import pytest
 import torch
 
-from prefenvs.agents.text.exact import completion_probabilities, tree_logprobs
+from prefenvs.agents.text.exact import (
+    ExactCurve,
+    TableReward,
+    completion_probabilities,
+    draw_answered_pairs,
+    fit_reward_table,
+    one_hot,
+    standardised,
+    tree_logprobs,
+)
 from prefenvs.tasks.text.enumerable import TextBandit, TextEnum, all_completions
 from prefenvs.tasks.text.lm import Tabular
+from prefenvs.teacher import Teacher
+
+TEACHER = Teacher(beta=1.0, scale="raw")
+
+
+@pytest.mark.parametrize("make", [TextEnum, TextBandit])
+def test_a_table_of_the_true_reward_pays_what_the_task_pays(make):
+    task, rng = make(), np.random.default_rng(0)
+    ids, listed = rng.integers(len(task.language.prompt_tokens), size=300), task.completions()
+    tokens = listed[rng.integers(len(listed), size=300)]
+    reward = TableReward(task, task.reward_table())
+    paid = reward(torch.from_numpy(task.language.prompt_tokens[ids]), torch.from_numpy(tokens))
+    np.testing.assert_array_equal(paid, task.rewards(ids, tokens))
+
+
+def test_pairs_are_drawn_by_the_law_without_replacement_and_answered_by_the_teacher():
+    # One prompt, three completions. P({0, 1}) = .5 * .3 / .5 + .3 * .5 / .7, and so on.
+    law, scores = np.array([[0.5, 0.3, 0.2]]), np.array([[0.0, 1.0, -0.5]])
+    prompt, chosen, rejected = draw_answered_pairs(law, scores, 40_000, TEACHER, np.random.default_rng(0))
+    assert not prompt.any()
+    for one, other in ((0, 1), (0, 2), (1, 2)):
+        shown = np.isin(chosen, (one, other)) & np.isin(rejected, (one, other))
+        p, q = law[0, [one, other]]
+        assert shown.mean() == pytest.approx(p * q / (1 - p) + p * q / (1 - q), abs=0.01)
+        wins = 1 / (1 + np.exp(scores[0, other] - scores[0, one]))
+        assert (chosen[shown] == one).mean() == pytest.approx(wins, abs=0.02)
+    assert (chosen != rejected).all()
+
+
+def test_a_table_from_many_answers_is_the_centred_score():
+    rng = np.random.default_rng(1)
+    scores = rng.normal(size=(2, 4))
+    answered = draw_answered_pairs(np.full((2, 4), 0.25), scores, 8_000, TEACHER, rng)
+    table = fit_reward_table(*answered, one_hot(2, 4), ridge=1e-3)
+    np.testing.assert_allclose(table, scores - scores.mean(1, keepdims=True), atol=0.15)
+
+
+def test_a_table_is_where_the_gradient_of_its_objective_is_0():
+    """One completion won three of four times: at the optimum 3 - 4 s(d) = ridge r, with d = 2 r."""
+    answered = np.zeros(4, int), np.array([0, 0, 0, 1]), np.array([1, 1, 1, 0])
+    table = fit_reward_table(*answered, one_hot(1, 3), ridge=0.5)
+    gap = table[0, 0] - table[0, 1]
+    assert 3 - 4 / (1 + np.exp(-gap)) == pytest.approx(0.5 * table[0, 0], abs=1e-6)
+    assert table[0, 0] == pytest.approx(-table[0, 1], abs=1e-9)
+    assert table[0, 2] == 0.0
+
+
+def test_standardised_rewards_have_mean_0_and_variance_1_under_the_policy():
+    rng = np.random.default_rng(2)
+    law, rewards = rng.dirichlet(np.ones(5), 3), rng.normal(3.0, 4.0, (3, 5))
+    found = standardised(law, rewards)
+    assert (law * found).sum() / 3 == pytest.approx(0.0, abs=1e-12)
+    assert (law * found**2).sum() / 3 == pytest.approx(1.0)
+    np.testing.assert_allclose(standardised(law, 2 * rewards + 7), found)
+
+
+def test_a_curve_notes_the_policy_as_it_is_and_stays_with_its_beginning():
+    task = TextBandit()
+    language, gold = task.language, task.reward_table()
+    policy = Tabular(language.prompt_tokens, language.vocab_size, language.max_new_tokens)
+    before = completion_probabilities(policy, task)
+    curve = ExactCurve(policy, task, every=2, gold=gold)
+    with torch.no_grad():
+        policy.table.mul_(2.0)
+    after = completion_probabilities(policy, task)
+    assert curve() and curve()
+    first, last = curve.rows
+    assert first == {"iteration": 0, "kl": 0.0, "gold": pytest.approx((before * gold).sum(1).mean())}
+    kl = (after * np.log(after / before)).sum(1).mean()
+    assert last == {"iteration": 2, "kl": pytest.approx(kl), "gold": pytest.approx((after * gold).sum(1).mean())}
+
+
+def test_a_table_that_is_linear_in_features_pays_alike_what_they_do_not_tell_apart():
+    """One feature with 3 wins of 4, so 2 (3 - 4 s(2 w)) = ridge w for features 1 and -1."""
+    features = np.array([[[1.0], [-1.0], [1.0]]])
+    table = fit_reward_table(np.zeros(4, int), np.array([0, 2, 0, 1]), np.array([1, 1, 1, 2]), features, ridge=0.5)
+    assert table[0, 0] == table[0, 2] == -table[0, 1]
+    assert 2 * (3 - 4 / (1 + np.exp(-2 * table[0, 0]))) == pytest.approx(0.5 * table[0, 0], abs=1e-6)
 
 
 @pytest.mark.parametrize(("vocab_size", "steps"), [(2, 3), (3, 3), (4, 2), (30, 1)])
