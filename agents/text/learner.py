@@ -93,6 +93,7 @@ class TextLearner:
         self._total_timesteps = 0
         self._logger: Logger | None = None
         self._prepared = False
+        self._steps: dict[str, list[Tensor]] = {}
         self.rng = torch.Generator().manual_seed(seed)
         """Of prompts, completions and minibatches; on the CPU, so that they do not depend on the device."""
         self.optimizer = torch.optim.Adam([{"params": list(module.parameters())} for module in self.trained().values()])
@@ -167,6 +168,7 @@ class TextLearner:
             calls.on_rollout_start()
             self._set_learning_rate()
             self._iterate()
+            self._log_steps()
             iteration += 1
             calls.update_locals(locals())
             going = calls.on_step()
@@ -324,6 +326,18 @@ class TextLearner:
         norm = nn.utils.clip_grad_norm_(parameters, self.config.max_grad_norm)
         self.optimizer.step()
         return norm
+
+    def record_step(self, **values: Tensor) -> None:
+        """Keep () tensors of a gradient step; their means are logged, under train/, at the end of the iteration."""
+        for name, value in values.items():
+            self._steps.setdefault(name, []).append(value.detach().float())
+
+    def _log_steps(self) -> None:
+        if self._steps:
+            means = torch.stack([torch.stack(values).mean() for values in self._steps.values()])
+            for name, mean in zip(self._steps, means.tolist(), strict=True):  # the one wait for the device
+                self.logger.record_mean(f"train/{name}", mean)
+            self._steps = {}
 
     def _rates(self) -> list[float | str]:
         """The learning rate of each of `trained()`."""
