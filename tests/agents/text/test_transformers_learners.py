@@ -1,5 +1,7 @@
 """Learners train any model of transformers, whole or by LoRA, as they train a Decoder."""
 
+import sys
+
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -63,3 +65,9 @@ def test_with_lora_the_small_matrices_are_trained_alone_by_policy_and_critic(cls
     for model, weights in zip(models, before, strict=True):
         moved = changed(model, weights)
         assert moved and all("lora_" in name for name in moved)
+
+
+def test_lora_without_peft_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "peft", None)
+    with pytest.raises(ImportError, match=r"prefenvs\[text\]"):
+        with_lora(gpt2().model, {"r": 2})
