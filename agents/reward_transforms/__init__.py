@@ -31,6 +31,7 @@ REWARD_TRANSFORMS: dict[str, Callable[..., torch.Tensor]] = {
     "clip_steps": steps.clip_steps,
     "delta_steps": steps.delta_steps,
     "identity": shaping.identity,
+    "log_steps": steps.log_steps,
     "lsc": shaping.lsc,
     "mean": ensembles.mean,
     "mean_minus_std": ensembles.mean_minus_std,
@@ -50,5 +51,5 @@ REWARD_TRANSFORMS: dict[str, Callable[..., torch.Tensor]] = {
 
 OF_MEMBERS = {"mean", "mean_minus_std", "median", "uncertainty_weighted", "worst_case"}
 """Names of those that make (n,) of the rewards (M, n) of an ensemble's members."""
-OF_STEPS = {"clip_steps", "delta_steps"}
+OF_STEPS = {"clip_steps", "delta_steps", "log_steps"}
 """Names of those that make (n, K) of step qualities (n, K), called with `mask=` (n, K)."""

@@ -31,6 +31,25 @@ def clip_steps(
     return clipped if mask is None else torch.where(mask.bool(), clipped, 0.0)
 
 
+def log_steps(
+    rewards: torch.Tensor, context: RewardContext = NOTHING, *, mask: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Logarithms of step qualities that are probabilities: their sum is log P(all steps are right).
+
+    Lightman et al. 2023, arXiv:2305.20050, whose score of a solution is the product. More steps never gain.
+
+    Args:
+        rewards: (n, K) q in [0, 1].
+        context: Not read.
+        mask: (n, K) 1 at real steps; without it padding with quality 1 counts 0.
+
+    Returns:
+        (n, K) in nats, finite; 0 at padding.
+    """
+    logs = rewards.clamp_min(torch.finfo(rewards.dtype).tiny).log()
+    return logs if mask is None else torch.where(mask.bool(), logs, 0.0)
+
+
 def delta_steps(
     rewards: torch.Tensor, context: RewardContext = NOTHING, *, mask: torch.Tensor | None = None
 ) -> torch.Tensor:

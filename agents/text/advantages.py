@@ -95,12 +95,12 @@ def whitened(values: torch.Tensor, mask: torch.Tensor, *, eps: float = 1e-8) -> 
 def penalised_token_rewards(
     scores: torch.Tensor, logps: torch.Tensor, reference_logps: torch.Tensor, mask: torch.Tensor, *, beta: float
 ) -> torch.Tensor:
-    """The reward of PPO over tokens: -beta (log pi - log ref) at each, and the score at the last. Without gradient.
+    """The reward of PPO over tokens: -beta (log pi - log ref) at each, and the score. Without gradient.
 
     Ziegler et al. 2019, arXiv:1909.08593; Ouyang et al. 2022, arXiv:2203.02155.
 
     Args:
-        scores: (n,) reward of the whole response.
+        scores: (n,) reward of the whole response, which comes with its last token, or (n, T) reward of each token.
         logps: (n, T) log pi of the sampled tokens.
         reference_logps: (n, T) log ref of them.
         mask: (n, T) 1 at response tokens, which begin the row; 0 after them.
@@ -111,7 +111,9 @@ def penalised_token_rewards(
     """
     penalty = torch.where(mask.bool(), beta * (logps - reference_logps), 0.0).detach()
     following = torch.nn.functional.pad(mask, (0, 1))[:, 1:]
-    return torch.where(mask.bool() & ~following.bool(), scores.unsqueeze(-1), 0.0).detach() - penalty
+    last = mask.bool() & ~following.bool()
+    paid = torch.where(last, scores.unsqueeze(-1), 0.0) if scores.ndim == 1 else torch.where(mask.bool(), scores, 0.0)
+    return paid.detach() - penalty
 
 
 def penalised_rewards(

@@ -126,7 +126,7 @@ class DirectAlignment(TextLearner):
         norm = self.descend(loss)
         self._keep(logps)
         self.num_timesteps += len(pairs)
-        self._log(loss, norm, logps)
+        self._record(loss, norm, logps)
 
     def _next_batch(self) -> PreferencePairs:
         """The next pairs of a shuffled pass over all; the last of a pass may be fewer."""
@@ -152,17 +152,15 @@ class DirectAlignment(TextLearner):
             self._kept = torch.as_tensor(updated_reward_margin(self._kept, logps, beta=beta))
 
     @torch.no_grad()
-    def _log(self, loss: Tensor, norm: Tensor, logps: PairLogps) -> None:
-        facts = {
-            "loss": loss,
-            "grad_norm": norm,
-            "margin": logps.margin.mean(),
-            "accuracy": (logps.margin > 0).float().mean(),
-            "chosen_ratio": logps.chosen_ratio.mean(),
-            "rejected_ratio": logps.rejected_ratio.mean(),
-        }
-        for name, value in facts.items():
-            self.logger.record_mean(f"train/{name}", float(value))
+    def _record(self, loss: Tensor, norm: Tensor, logps: PairLogps) -> None:
+        self.record_step(
+            loss=loss,
+            grad_norm=norm,
+            margin=logps.margin.mean(),
+            accuracy=(logps.margin > 0).float().mean(),
+            chosen_ratio=logps.chosen_ratio.mean(),
+            rejected_ratio=logps.rejected_ratio.mean(),
+        )
 
     def _own_settings(self) -> dict[str, Any]:
         return {**super()._own_settings(), "loss": self.loss}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -16,15 +16,13 @@ from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.utils import configure_logger, get_device
 from torch import Tensor, nn
 
-from prefenvs.agents.checkpoint import Arrays, load_module, load_optimizer, module_state, optimizer_state, under
-from prefenvs.agents.saving import read_agent, reading, with_ending, write_agent
+from prefenvs.agents.checkpoint import Arrays
 from prefenvs.agents.text.progress import ProgressBar
 from prefenvs.agents.text.rewards import TextPreferenceConfig
 from prefenvs.agents.text.rollouts import Written, prompts_of, write
+from prefenvs.agents.text.saving import learner_state, load_learner_state, read_learner, save_learner
 from prefenvs.tasks.text import language_of
-from prefenvs.tasks.text.lm import Decoder, pretrain
-
-_SHAPE = ("vocab_size", "context", "layers", "width", "heads", "eos", "pad")
+from prefenvs.tasks.text.lm import pretrain
 
 
 @dataclass(frozen=True)
@@ -93,6 +91,7 @@ class TextLearner:
         self._total_timesteps = 0
         self._logger: Logger | None = None
         self._prepared = False
+        self._steps: dict[str, list[Tensor]] = {}
         self.rng = torch.Generator().manual_seed(seed)
         """Of prompts, completions and minibatches; on the CPU, so that they do not depend on the device."""
         self.optimizer = torch.optim.Adam([{"params": list(module.parameters())} for module in self.trained().values()])
@@ -167,6 +166,7 @@ class TextLearner:
             calls.on_rollout_start()
             self._set_learning_rate()
             self._iterate()
+            self._log_steps()
             iteration += 1
             calls.update_locals(locals())
             going = calls.on_step()
@@ -212,16 +212,7 @@ class TextLearner:
 
     def save(self, path: str | Path) -> None:
         """Write a zip of JSON and safetensors: settings, policy, reference, optimiser and generators."""
-        shape = {name: _shape_of(self.policy)[name] for name in _SHAPE} if isinstance(self.policy, Decoder) else None
-        facts = {
-            "class": type(self).__name__,
-            "config": asdict(self.config),
-            "decoder": shape,
-            "seed": self.seed,
-            "policy_kwargs": self.policy_kwargs,
-            "own": self._own_settings(),
-        }
-        write_agent(path, facts, self.state())
+        save_learner(self, path)
 
     def _own_settings(self) -> dict[str, Any]:
         """Further arguments of the constructor, as JSON."""
@@ -250,18 +241,8 @@ class TextLearner:
             RunMismatch: if it holds another kind of agent, or weights that do not fit.
             ValueError: if it was trained with a LanguageModel of your own, and `policy` is missing.
         """
-        path = with_ending(path)
-        facts, arrays = read_agent(cls, path)
-        with reading(path):
-            shape, seed = facts["decoder"], int(facts["seed"])
-            config = cls.config_class(**_tuples(cls.config_class, facts["config"]))
-            own = cls._own_arguments(dict(facts["own"]))
-        if policy is None and shape is None:
-            raise ValueError(
-                f"{path} was trained with a language model of your own. Pass it: load(path, env, policy=...)."
-            )
-        arguments = {"config": config, "seed": seed, "policy_kwargs": facts["policy_kwargs"], **own, **changes}
-        learner = cls(policy or Decoder(**shape), env, device=device, **arguments)
+        made, arguments, arrays = read_learner(cls, path, policy)
+        learner = cls(made, env, device=device, **{**arguments, **changes})
         learner.load_state(arrays)
         return learner
 
@@ -269,13 +250,7 @@ class TextLearner:
 
     def state(self) -> Arrays:
         """Everything that a resumed run needs, as named arrays."""
-        modules = {**self.trained(), "reference": self.reference}
-        state = {
-            f"{name}/{key}": array for name, module in modules.items() for key, array in module_state(module).items()
-        }
-        state |= {f"optimizer/{key}": array for key, array in optimizer_state(self.optimizer).items()}
-        state |= {f"own/{key}": np.asarray(array) for key, array in self._own_state().items()}
-        return state | {"rng": self.rng.get_state().numpy(), "num_timesteps": np.array(self.num_timesteps)}
+        return learner_state(self)
 
     def load_state(self, state: Arrays) -> None:
         """Put back what `state` gave.
@@ -283,12 +258,7 @@ class TextLearner:
         Raises:
             RunMismatch: if it belongs to other networks.
         """
-        for name, module in {**self.trained(), "reference": self.reference}.items():
-            load_module(module, under(name, state))
-        load_optimizer(self.optimizer, under("optimizer", state))
-        self._load_own_state(under("own", state))
-        self.rng.set_state(torch.as_tensor(np.array(state["rng"])))
-        self.num_timesteps = int(state["num_timesteps"])
+        load_learner_state(self, state)
 
     # What subclasses are made of.
 
@@ -325,6 +295,18 @@ class TextLearner:
         self.optimizer.step()
         return norm
 
+    def record_step(self, **values: Tensor) -> None:
+        """Keep () tensors of a gradient step; their means are logged, under train/, at the end of the iteration."""
+        for name, value in values.items():
+            self._steps.setdefault(name, []).append(value.detach().float())
+
+    def _log_steps(self) -> None:
+        if self._steps:
+            means = torch.stack([torch.stack(values).mean() for values in self._steps.values()])
+            for name, mean in zip(self._steps, means.tolist(), strict=True):  # the one wait for the device
+                self.logger.record_mean(f"train/{name}", mean)
+            self._steps = {}
+
     def _rates(self) -> list[float | str]:
         """The learning rate of each of `trained()`."""
         return [self.config.learning_rate]
@@ -353,13 +335,3 @@ def _as_callback(callback: Any) -> BaseCallback | None:
     if isinstance(callback, list):
         return CallbackList(callback)
     return callback if callback is None or isinstance(callback, BaseCallback) else ConvertCallback(callback)
-
-
-def _shape_of(decoder: Decoder) -> dict[str, int]:
-    return {**vars(decoder), "layers": len(decoder.blocks)}
-
-
-def _tuples(cls: type[Any], values: dict[str, Any]) -> dict[str, Any]:
-    """Settings from JSON, whose lists were tuples; unknown names are refused by the dataclass."""
-    known = {field.name for field in fields(cls)}
-    return {name: tuple(v) if isinstance(v, list) and name in known else v for name, v in values.items()}

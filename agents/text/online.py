@@ -11,7 +11,13 @@ import torch
 from torch import Tensor
 
 from prefenvs.agents.checkpoint import Arrays, load_module, module_state, under
-from prefenvs.agents.reward_models.text import References, TransformedReward, WinRate
+from prefenvs.agents.reward_models.text import (
+    TEXT_REWARD_MODELS,
+    References,
+    TransformedReward,
+    TransformedSteps,
+    WinRate,
+)
 from prefenvs.agents.reward_transforms import OF_MEMBERS, OF_STEPS, REWARD_TRANSFORMS, RunningRewards
 from prefenvs.agents.text.kl_control import adaptive_kl, adaptive_kl_per_batch
 from prefenvs.agents.text.learner import TextConfig, TextLearner
@@ -45,7 +51,7 @@ class OnlineConfig(TextConfig):
     aggregate: str = "mean"
     """How members of a reward ensemble become one number, a name in OF_MEMBERS of `reward_transforms`."""
     transform: str = "identity"
-    """How the reward is shaped, a name in REWARD_TRANSFORMS."""
+    """How the reward is shaped, a name in REWARD_TRANSFORMS; one in OF_STEPS takes a process reward step by step."""
     transform_options: Mapping[str, Any] = field(default_factory=dict)
     """Options of the transform."""
     aggregate_options: Mapping[str, Any] = field(default_factory=dict)
@@ -72,11 +78,13 @@ class Experience:
     """(n,) reward before shaping."""
     rewards: Tensor
     """(n,) reward to learn from."""
+    token_rewards: Tensor | None = None
+    """(n, T) the same at the tokens that earn it, where steps are rewarded; None where the last token earns all."""
     targets: dict[str, Tensor] = field(default_factory=dict)
     """(n, ...) what the method made of it."""
 
     def __getitem__(self, rows: Tensor) -> Experience:
-        parts = {name: value[rows] for name, value in vars(self).items() if name != "targets"}
+        parts = {name: value[rows] for name, value in vars(self).items() if torch.is_tensor(value)}
         return Experience(**parts, targets={name: value[rows] for name, value in self.targets.items()})
 
     def sequence_rewards(self, beta: float) -> Tensor:
@@ -113,7 +121,8 @@ class OnlineLearner(TextLearner):
             **learner: as TextLearner.
 
         Raises:
-            ValueError: for an unknown transform or controller, and for groups that do not fill a rollout.
+            ValueError: for an unknown transform or controller, for groups that do not fill a rollout, and where steps
+                are to be rewarded by a reward that knows none.
         """
         self.reward = reward
         self.report: Any = None
@@ -126,14 +135,28 @@ class OnlineLearner(TextLearner):
         self.beta = settings.beta
         """Weight of the KL now; the controllers change it."""
         for name, known in (
-            ("transform", set(REWARD_TRANSFORMS) - OF_MEMBERS - OF_STEPS),
+            ("transform", set(REWARD_TRANSFORMS) - OF_MEMBERS),
             ("aggregate", OF_MEMBERS),
         ):
             if getattr(settings, name) not in known:
                 raise unknown_name(name, getattr(settings, name), known)
+        self._check_steps()
         self.transformed: TransformedReward | None = None
         """What turns completions into the reward to learn from; there once prepared."""
+        self.stepwise: TransformedSteps | None = None
+        """What turns completions into rewards of their steps, in place of that; only for a transform in OF_STEPS."""
         self.groups(settings.group)  # refuse what does not fit before anything is asked
+
+    def _check_steps(self) -> None:
+        """Refuse to reward steps by what knows none, before anything is asked."""
+        named = TEXT_REWARD_MODELS[self.preferences.reward_model]
+        source = None if self.sees_true_reward else named if self.reward is None else self.reward
+        if self.config.transform in OF_STEPS and "steps" not in getattr(source, "supports", ()):
+            raise ValueError(
+                f"transform={self.config.transform!r} rewards the steps of a process reward, and this reward has none. "
+                'Pass a ProcessReward as reward=, or preferences=TextPreferenceConfig(reward_model="process", '
+                'reward_options={"separators": tokens that end a step}).'
+            )
 
     # What a method fills.
 
@@ -160,6 +183,9 @@ class OnlineLearner(TextLearner):
             self._learned_reward = True
         if self.reward is not None:
             self.transformed = self._transformed(torch.Generator().manual_seed(self.seed + 2))
+            if self.config.transform in OF_STEPS:
+                model: Any = self.reward
+                self.stepwise = TransformedSteps(model, self.config.transform, **self.config.transform_options)
 
     def _transformed(self, rng: torch.Generator) -> TransformedReward:
         settings, references = self.config, None
@@ -175,12 +201,13 @@ class OnlineLearner(TextLearner):
                 )
             reward = WinRate(reward, references)
         members: Any = reward if "members" in getattr(reward, "supports", ()) else OneMember(reward)
+        stepwise = settings.transform in OF_STEPS
         return TransformedReward(
             members,
-            settings.transform,
+            "identity" if stepwise else settings.transform,
             aggregate=settings.aggregate,
             references=references,
-            options=settings.transform_options,
+            options={} if stepwise else settings.transform_options,
             aggregate_options=settings.aggregate_options,
         )
 
@@ -199,13 +226,17 @@ class OnlineLearner(TextLearner):
         written = self.write(self.draw_prompts(self.config.group), self.writer)
         read = (written.prompts, written.tokens)
         proxy = rewards = written.rewards
+        tokens = None
         if not self.sees_true_reward:
             self.prepare()
             assert self.transformed is not None
             proxy = self.transformed.aggregated(*read)
             rewards = self.transformed.shaped(proxy, written.prompts)
+        if self.stepwise is not None:
+            tokens = self.stepwise(*read)
+            rewards = tokens.sum(-1)
         logps, reference_logps = self.writer.logprobs(*read), self.reference.logprobs(*read)
-        experience = Experience(*read, written.mask, logps, reference_logps, proxy, rewards)
+        experience = Experience(*read, written.mask, logps, reference_logps, proxy, rewards, tokens)
         return replace(experience, targets=self._targets(experience))
 
     def _iterate(self) -> None:
@@ -216,7 +247,7 @@ class OnlineLearner(TextLearner):
                 logps = self.policy.logprobs(batch.prompts, batch.tokens)
                 loss = self._loss(batch, logps)
                 norm = self.descend(loss)
-                self._log_step(loss.detach(), norm, batch, logps.detach())
+                self._record(loss, norm, batch, logps.detach())
         self.num_timesteps += len(experience.proxy)
         self._log_rollout(experience)
         self._control(experience)
@@ -232,31 +263,32 @@ class OnlineLearner(TextLearner):
 
     def _control(self, experience: Experience) -> None:
         """Move beta towards what holds the KL at its target."""
-        settings, kl = self.config, float((experience.logps - experience.reference_logps).sum(-1).mean())
+        settings = self.config
+        if settings.kl_controller == "fixed":
+            return
+        kl = float((experience.logps - experience.reference_logps).sum(-1).mean())
         if settings.kl_controller == "adaptive":
             n = len(experience.proxy)
             self.beta = adaptive_kl(self.beta, kl, target=settings.kl_target, samples=n, horizon=settings.kl_horizon)
         if settings.kl_controller == "adaptive_per_batch":
             self.beta = adaptive_kl_per_batch(self.beta, kl, target=settings.kl_target)
 
-    def _log_step(self, loss: Tensor, norm: Tensor, batch: Experience, logps: Tensor) -> None:
+    def _record(self, loss: Tensor, norm: Tensor, batch: Experience, logps: Tensor) -> None:
         ratio = torch.where(batch.mask, logps - batch.logps, 0.0).exp()
-        self.logger.record_mean("train/loss", float(loss))
-        self.logger.record_mean("train/grad_norm", float(norm))
-        self.logger.record_mean("train/ratio_deviation", float((ratio - 1).abs().amax()))
+        self.record_step(loss=loss, grad_norm=norm, ratio_deviation=(ratio - 1).abs().amax())
 
     def _log_rollout(self, experience: Experience) -> None:
         kl = (experience.logps - experience.reference_logps).sum(-1)
-        facts: dict[str, Tensor | float] = {
+        facts = {
             "proxy": experience.proxy.mean(),
             "shaped_reward": experience.rewards.mean(),
             "kl": kl.mean(),
             "entropy": -experience.logps.sum(-1).mean(),
             "length": experience.mask.sum(-1).float().mean(),
-            "beta": self.beta,
         }
-        for name, value in facts.items():
-            self.logger.record(f"rollout/{name}", float(value))
+        for name, value in zip(facts, torch.stack(list(facts.values())).tolist(), strict=True):
+            self.logger.record(f"rollout/{name}", value)
+        self.logger.record("rollout/beta", self.beta)
 
     def _own_state(self) -> Arrays:
         model: Any = self.reward

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
 
+from prefenvs.agents.reward_models.text.scalar import trainable_copy
 from prefenvs.agents.text.advantages import penalised_token_rewards, token_gae, whitened
 from prefenvs.agents.text.online import Experience, OnlineConfig, OnlineLearner
 from prefenvs.agents.text.policy_losses import ppo_token_loss, token_mean, value_loss
@@ -39,9 +39,9 @@ class Critic(nn.Module):
     """A language model of its own with a linear head: what is still to come, before each token. It begins at 0."""
 
     def __init__(self, model: Any) -> None:
-        """Start from a copy of `model`, a LanguageModel."""
+        """Start from a copy of `model`, a LanguageModel; of one with LoRA the small matrices learn alone."""
         super().__init__()
-        self.trunk = copy.deepcopy(model).requires_grad_(True)
+        self.trunk = trainable_copy(model)
         self.head = nn.Linear(model.width, 1, device=next(model.parameters()).device)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
@@ -53,6 +53,8 @@ class Critic(nn.Module):
 
 class TokenPPO(OnlineLearner):
     """Proximal policy optimisation over tokens, with a critic and the KL in the reward.
+
+    Of a process reward each step is rewarded at its last token; the methods without a critic learn from the sum.
 
     Ziegler et al. 2019, arXiv:1909.08593; Ouyang et al. 2022, arXiv:2203.02155.
 
@@ -70,7 +72,7 @@ class TokenPPO(OnlineLearner):
     def trained(self) -> dict[str, nn.Module]:
         """The policy and the critic."""
         if not hasattr(self, "critic"):
-            self.critic = Critic(self.reference)
+            self.critic = Critic(self.policy)  # which is still the reference, and says what of it learns
         return {"policy": self.policy, "critic": self.critic}
 
     def _rates(self) -> list[float | str]:
@@ -78,9 +80,8 @@ class TokenPPO(OnlineLearner):
 
     def _targets(self, experience: Experience) -> dict[str, Tensor]:
         mask, settings = experience.mask, self.config
-        rewards = penalised_token_rewards(
-            experience.rewards, experience.logps, experience.reference_logps, mask, beta=self.beta
-        )
+        scores = experience.rewards if experience.token_rewards is None else experience.token_rewards
+        rewards = penalised_token_rewards(scores, experience.logps, experience.reference_logps, mask, beta=self.beta)
         values = self.critic(experience.prompts, experience.tokens)
         advantages, returns = token_gae(rewards, values, mask, gamma=settings.gamma, trace=settings.trace)
         return {
@@ -94,6 +95,7 @@ class TokenPPO(OnlineLearner):
         surrogate = ppo_token_loss(logps, batch.logps, targets["advantages"], clip=settings.clip)
         values = self.critic(batch.prompts, batch.tokens)
         errors = value_loss(values, targets["values"], targets["returns"], clip=settings.value_clip)
-        self.logger.record_mean("train/value_loss", float(token_mean(errors.detach(), batch.mask)))
+        value_error = token_mean(errors, batch.mask)
+        self.record_step(value_loss=value_error)
         # Two networks and two learning rates: the sum is only so that one backward pass reaches both.
-        return token_mean(surrogate, batch.mask) + token_mean(errors, batch.mask)
+        return token_mean(surrogate, batch.mask) + value_error

@@ -20,6 +20,7 @@ from prefenvs.agents.reward_models.text.registry import TEXT_REWARD_MODELS
 from prefenvs.agents.reward_models.text.scalar import BradleyTerryReward, TrunkEnsemble
 from prefenvs.agents.reward_models.text.surface import TextModel, TextRewardModel
 from prefenvs.agents.reward_models.text.transformed import References, TransformedReward, TransformedSteps, WinRate
+from prefenvs.agents.reward_models.text.word_pairs import WordPairs
 
 __all__ = [
     "TEXT_REWARD_MODELS",
@@ -35,6 +36,7 @@ __all__ = [
     "TransformedSteps",
     "TrunkEnsemble",
     "WinRate",
+    "WordPairs",
     "at_step_ends",
     "load_reward_model",
     "save_reward_model",

@@ -45,3 +45,24 @@ def test_card63_the_least_of_five_normals_has_its_known_mean():
     """E min of 5 N(0, 1) = -1.162964; the standard error of the mean here is .0015."""
     draws = torch.randn(5, 200_000, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     assert_allclose(REWARD_TRANSFORMS["worst_case"](draws).mean(), -1.162964, atol=6e-3)
+
+
+def test_the_worst_case_is_never_above_the_mean_and_both_penalties_only_take_away():
+    mean = REWARD_TRANSFORMS["mean"](MEMBERS)
+    for name, options in (("worst_case", {}), ("uncertainty_weighted", {"unbiased": False})):
+        assert (REWARD_TRANSFORMS[name](MEMBERS, **options) < mean).all()
+
+
+def test_a_constant_added_to_all_members_is_added_to_every_aggregate():
+    for name in ("mean", "median", "worst_case", "mean_minus_std"):
+        assert_allclose(REWARD_TRANSFORMS[name](MEMBERS + 3.0), REWARD_TRANSFORMS[name](MEMBERS) + 3.0)
+    assert_allclose(uwo(MEMBERS + 3.0, unbiased=True), uwo(MEMBERS, unbiased=True) + 3.0, atol=1e-12)
+
+
+def test_a_member_with_another_zero_is_always_the_worst_until_members_are_standardised():
+    """Bradley-Terry leaves the zero of a reward free, so that a shift of one member must not matter."""
+    shifted = MEMBERS.clone()
+    shifted[2] -= 100.0
+    assert_allclose(REWARD_TRANSFORMS["worst_case"](shifted), shifted[2])
+    standard, other = ((m - m.mean(1, keepdim=True)) / m.std(1, keepdim=True) for m in (MEMBERS, shifted))
+    assert_allclose(REWARD_TRANSFORMS["worst_case"](other), REWARD_TRANSFORMS["worst_case"](standard), atol=1e-12)

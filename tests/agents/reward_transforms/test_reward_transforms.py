@@ -125,3 +125,11 @@ def test_aggregates_lie_under_the_mean_and_follow_a_shift(members, shift):
         assert_allclose(T[name](scores + shift, **NEEDED.get(name, {})), found + shift, atol=1e-9)
         if name != "median":
             assert found <= scores.mean() + 1e-9
+
+
+def test_logarithms_of_steps_sum_to_the_log_of_their_product_and_stay_finite():
+    quality = torch.tensor([[0.5, 0.25, 1.0], [0.9, 0.0, 0.3]], dtype=torch.float64)
+    mask = torch.tensor([[1, 1, 0], [1, 1, 0]])
+    found = REWARD_TRANSFORMS["log_steps"](quality, mask=mask)
+    assert_allclose(found[0], [-0.693147, -1.386294, 0.0], atol=6e-7)
+    assert found.isfinite().all() and (found[1, 1] < -700) and found[1, 2] == 0

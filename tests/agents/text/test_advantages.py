@@ -127,3 +127,10 @@ def test_masks_may_be_of_any_type(dtype):
     assert_allclose(rewards, advantages.penalised_token_rewards(logps[:, 0], logps, reference, MASK, beta=0.3))
     assert_allclose(advantages.token_gae(rewards, logps, mask)[0], advantages.token_gae(rewards, logps, MASK)[0])
     assert_allclose(advantages.reinforce_plus_plus(rewards, mask), advantages.reinforce_plus_plus(rewards, MASK))
+
+
+def test_rewards_of_tokens_are_paid_where_they_are_earned_and_not_on_padding():
+    logps = torch.zeros(2, MASK.shape[1])
+    at_tokens = torch.arange(1.0, 1 + logps.numel()).view_as(logps)
+    found = advantages.penalised_token_rewards(at_tokens, logps, logps, MASK, beta=0.1)
+    assert_allclose(found, at_tokens * MASK)

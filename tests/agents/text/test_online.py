@@ -184,3 +184,13 @@ def test_errors_say_how_to_mend_them():
     with pytest.raises(ValueError, match="no reward model yet"):
         BestOfN(table(), envs(), device="cpu").predict(envs().reset(seed=0)[0])
     assert TokenPPOConfig().clip == 0.2
+
+
+def test_the_log_has_the_means_of_all_gradient_steps_of_a_rollout():
+    learner = made(TokenPPO, config=TokenPPOConfig(learning_rate=1e-2, epochs=2, batch_size=16))
+    losses, logged, descend = [], {}, learner.descend
+    learner.descend = lambda loss: (losses.append(loss.item()), descend(loss))[1]
+    learner.learn(32, callback=lambda *_: logged.update(learner.logger.name_to_value))
+    assert len(losses) == 4
+    assert logged["train/loss"] == pytest.approx(np.mean(losses), rel=1e-5)
+    assert {"train/grad_norm", "train/ratio_deviation", "train/value_loss", "rollout/beta"} <= set(logged)

@@ -99,7 +99,7 @@ def test_names_and_models_that_do_not_fit_are_refused():
         TransformedReward(model, aggregate="tanh")
     with pytest.raises(ValueError, match="Use WinRate"):
         TransformedReward(PairwisePreference(language_model(), rng=rng()))
-    with pytest.raises(ValueError, match="Expected one of: clip_steps, delta_steps"):
+    with pytest.raises(ValueError, match="Expected one of: clip_steps, delta_steps, log_steps"):
         TransformedSteps(ProcessReward(language_model(), rng=rng(), separators=(2,)), "par")
 
 

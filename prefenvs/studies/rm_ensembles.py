@@ -1,0 +1,199 @@
+"""Best-of-n and GRPO on TextKeyword, by one reward model or by an ensemble of five that is mistrusted.
+
+The reference is a small Decoder trained on demonstrations. The teacher answers 1500 pairs that it wrote, without
+mistakes or with the wrong answer in a quarter of them. Five reward models (WordPairs trunks of 32, other weights and
+other order of the data, same answers) are standardised on completions of the training prompts by the reference; rules
+turn their scores into one: `single` is the average member (best-of-n: the mean over members of each one's curve; GRPO:
+the first), `mean`, `worst_case` their least, `uncertainty_weighted` their mean less 5 variances (divided by 5). The
+weight is the best of 0.5, 1, 2 and 5 on pilot seeds; it is in units of standardised scores. Of TextKeyword
+and TextSentiment, which pilots compared, TextKeyword is the one whose gold falls where a reward model is followed: it
+pays for words of the prompt, and repetition and length cost.
+
+Best-of-n is estimated from 2048 completions of each of 12 test prompts without bias, n up to 1024. GRPO (Dr. GRPO's
+advantages, KL weight 0 or 0.1 in the reward) sees answers with mistakes, and is followed for 80 rollouts of 128. Gold
+is the true reward. A fall is the gold at the peak less the last; the gain is the gold at the peak less the reference's.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch
+from torch import Tensor
+
+from prefenvs.agents import GRPO
+from prefenvs.agents.reward_models.text import WordPairs
+from prefenvs.agents.reward_transforms import REWARD_TRANSFORMS
+from prefenvs.agents.text.evaluation import TextEvalCallback
+from prefenvs.agents.text.grpo import GRPO_VARIANTS
+from prefenvs.agents.text.preference_pairs import ask_pairs
+from prefenvs.agents.text.rewards import TextPreferenceConfig, learn_reward
+from prefenvs.metrics import best_of_n_curve, best_of_n_kl, peak_to_final_drop
+from prefenvs.studies._check import Paper, Table, Tables, Verdict, decide, over_seeds
+from prefenvs.tasks.text import language_of
+from prefenvs.tasks.text.lm import pretrain
+from prefenvs.teacher import Teacher
+
+PAPER = Paper(
+    card="49",
+    name="rm-ensembles",
+    title="Reward Model Ensembles Help Mitigate Overoptimization",
+    authors="Coste, Anwar, Kirk and Krueger",
+    year=2023,
+    arxiv="2310.02743",
+)
+CLAIM = (
+    "With a quarter of the answers wrong and with none, the gold of best-of-n by a single reward model falls from its "
+    "peak by 10% of its gain or more; by the worst case or the uncertainty-weighted mean of five it falls by 3% at "
+    "most, and at n = 1024 it is above the single model's by 10% of that gain or more. Under GRPO both end above the "
+    "single model, and with a KL weight of 0.1 neither falls from its peak by more than 0.1."
+)
+MARGIN = {"single falls": 0.1, "ensemble falls": 0.03, "lead": 0.1, "GRPO lead": 0.0, "GRPO falls": 0.1}
+"""Shares of the gain; for GRPO units of gold, of which an evaluation's standard error is 0.06."""
+PARTS = ("TextKeyword", "WordPairs", "trunk_ensemble", "worst_case", "uncertainty_weighted", "GRPO", "best_of_n_curve")
+TESTS = (
+    "tests/agents/reward_transforms/test_card49_rm_ensembles.py",
+    "tests/prefenvs/metrics/test_over_optimisation.py",
+)
+SEEDS = {"smoke": (0, 1), "full": (100, 101, 102, 103, 104)}
+RULES: dict[str, dict[str, Any]] = {
+    "single": {},
+    "mean": {},
+    "worst_case": {},
+    "uncertainty_weighted": {"weight": 5.0, "unbiased": False},
+}
+FLIPS, BETAS, MEMBERS = (0.0, 0.25), (0.0, 0.1), 5
+SIZES = {
+    "smoke": {"queries": 100, "prompts": 3, "samples": 64, "n": 6, "rollouts": 2, "training": 20},
+    "full": {"queries": 1500, "prompts": 12, "samples": 2048, "n": 11, "rollouts": 80, "training": 600},
+}
+"""n is how many powers of 2, from 1; training is the number of gradient steps of the reference."""
+COLUMNS = ("method", "n", "kl", "gold", "proxy")
+"""n is of best-of-n, or the completions that GRPO has learned from."""
+ENV, COMPLETIONS, EVALUATIONS = "prefenvs/TextKeyword-v0", 128, 8
+LANGUAGE = language_of(ENV)
+
+
+def arms(scale: str) -> tuple[str, ...]:
+    """How the scores of reward models become one reward."""
+    return tuple(RULES)
+
+
+def run(arm: str, seed: int, scale: str) -> Table:
+    """A row for each n of best-of-n, by share of wrong answers, and for each evaluation of GRPO, by KL weight."""
+    rows: list[tuple[Any, ...]] = []
+    n = 2 ** np.arange(SIZES[scale]["n"])
+    for flips in FLIPS:
+        gold, scores = judged(seed, scale, flips)
+        one = scores if arm == "single" else REWARD_TRANSFORMS[arm](scores, **RULES[arm])[None]
+        proxy = one.numpy().reshape(len(one), *gold.shape)
+        columns = (n, best_of_n_kl(n), *(best_of_n_curve(of, proxy, n.tolist()).mean((0, 1)) for of in (gold, proxy)))
+        rows += [(f"best of n, {flips:.0%} wrong", *values) for values in zip(*columns, strict=True)]
+    for beta in BETAS:
+        members = ensemble(seed, scale, FLIPS[-1])
+        policy = copy.deepcopy(reference(scale))
+        envs = gym.make_vec(ENV, num_envs=COMPLETIONS, view="completion")
+        aggregate: dict[str, Any] = {} if arm == "single" else {"aggregate": arm, "aggregate_options": RULES[arm]}
+        reward: Any = members if aggregate else lambda *texts, members=members: members.members(*texts)[0]
+        config = replace(GRPO_VARIANTS["dr_grpo"], beta=beta, kl="reward", learning_rate=1e-3, **aggregate)
+        learner = GRPO(policy, envs, reward=reward, config=config, seed=seed, device="cpu")
+        total = SIZES[scale]["rollouts"] * COMPLETIONS
+        evaluations = TextEvalCallback(ENV, total // EVALUATIONS, COMPLETIONS)
+        learner.learn(total, callback=evaluations)
+        curve = evaluations.over_optimisation[:, [0, 3, 1, 2]]  # completions, KL, gold, proxy
+        rows += [(f"GRPO, KL weight {beta}", *values) for values in curve.tolist()]
+    return [dict(zip(COLUMNS, (row[0], int(row[1]), *map(float, row[2:])), strict=True)) for row in rows]
+
+
+@cache
+def reference(scale: str) -> Any:
+    """The language model that all seeds begin with."""
+    return pretrain(ENV, layers=1, width=32, heads=2, steps=SIZES[scale]["training"])
+
+
+@cache  # the rules read the same ensemble
+def ensemble(seed: int, scale: str, flips: float) -> Any:
+    """Five reward models fitted to the same answers, each with mean 0 and deviation 1 over the reference's texts."""
+    teacher, queries = Teacher(eps_mistake=flips), SIZES[scale]["queries"]
+    envs = gym.make_vec(ENV, num_envs=COMPLETIONS, view="completion", teacher=teacher, budget=queries)
+    learner, rng = GRPO(reference(scale), envs, seed=seed, device="cpu"), torch.Generator().manual_seed(seed)
+    trunks = [WordPairs(LANGUAGE.vocab_size, seed=MEMBERS * seed + member) for member in range(MEMBERS)]
+    config = TextPreferenceConfig(reward_model="trunk_ensemble", learning_rate=3e-3, epochs=8, stop_accuracy=1.0)
+    model: Any = learn_reward(trunks, *ask_pairs(learner, queries, rng), config, rng)[0]
+    model.standardize(*written(scale, LANGUAGE.prompts("train"), 100, rng))
+    return model
+
+
+@cache
+def judged(seed: int, scale: str, flips: float) -> tuple[np.ndarray, Tensor]:
+    """(prompts, N) gold and (M, prompts x N) scores of completions of test prompts by the reference."""
+    ids, samples = LANGUAGE.prompts("test")[: SIZES[scale]["prompts"]], SIZES[scale]["samples"]
+    prompts, tokens = written(scale, ids, samples, torch.Generator().manual_seed(10_000 + seed))
+    model, batches = ensemble(seed, scale, flips), zip(prompts.split(4096), tokens.split(4096), strict=True)
+    with torch.no_grad():
+        scores = torch.cat([model.members(*batch) for batch in batches], 1)
+    task = gym.make(ENV, evaluation=True).unwrapped.task  # type: ignore[attr-defined]
+    return task.rewards(np.repeat(ids, samples), tokens.numpy()).reshape(len(ids), -1), scores
+
+
+def written(scale: str, ids: np.ndarray, count: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+    """(m count, P) prompts and (m count, T) completions by the reference, `count` of each of m prompts."""
+    prompts = torch.as_tensor(LANGUAGE.prompt_tokens[ids]).repeat_interleave(count, 0)
+    return prompts, reference(scale).sample(prompts, LANGUAGE.max_new_tokens, rng).tokens
+
+
+def golds(tables: Tables, arm: str, method: str) -> dict[int, np.ndarray]:
+    """(n,) gold by seed along best-of-n or along GRPO."""
+    return {s: np.array([r["gold"] for r in t if r["method"] == method]) for s, t in tables[arm].items()}
+
+
+def check(tables: Tables) -> Verdict:
+    """Falls from the peak, and leads of the ensembles over the single model, paired by seed."""
+    estimates = []
+    for method in dict.fromkeys(r["method"] for r in next(iter(tables["single"].values()))):
+        single, bon = golds(tables, "single", method), method.startswith("best")
+        # In shares of the gain; GRPO's gains are near 0, so there in units of gold.
+        gain = {s: g.max() - g[0] if bon else 1.0 for s, g in single.items()}
+        if bon:
+            fall = {s: float(peak_to_final_drop(g)) / gain[s] for s, g in single.items()}
+            estimates.append(over_seeds(f"{method}: fall, single", fall, MARGIN["single falls"]))
+        for arm in ("worst_case", "uncertainty_weighted"):
+            ours = golds(tables, arm, method)
+            lead = {s: (ours[s][-1] - single[s][-1]) / gain[s] for s in ours}
+            margin = MARGIN["lead" if bon else "GRPO lead"]
+            estimates.append(over_seeds(f"{method}: lead over single, {arm}", lead, margin))
+            if bon or method.endswith(str(BETAS[-1])):
+                change = {s: -float(peak_to_final_drop(g)) / (g.max() - g[0] if bon else 1.0) for s, g in ours.items()}
+                margin = -MARGIN["ensemble falls" if bon else "GRPO falls"]
+                estimates.append(over_seeds(f"{method}: change from the peak, {arm}", change, margin))
+    return decide(estimates)
+
+
+def summary(tables: Tables) -> Table:
+    """Mean over seeds of the gold at the peak and at the end, and of proxy and KL there."""
+    rows = []
+    for method in dict.fromkeys(r["method"] for r in next(iter(tables["single"].values()))):
+        for arm, seeds in tables.items():
+            gold = list(golds(tables, arm, method).values())
+            last = [[r for r in table if r["method"] == method][-1] for table in seeds.values()]
+            rows.append({"method": method, "rule": arm, "peak": float(np.mean([g.max() for g in gold]))})
+            rows[-1] |= {key: float(np.mean([r[key] for r in last])) for key in ("gold", "proxy", "kl")}
+    return rows
+
+
+def draw(tables: Tables, figure: Any) -> None:
+    """Mean gold over seeds against n."""
+    methods = list(dict.fromkeys(r["method"] for r in next(iter(tables["single"].values()))))
+    for axis, method in zip(figure.subplots(1, len(methods)), methods, strict=True):
+        for arm, seeds in tables.items():
+            n = [r["n"] for r in next(iter(seeds.values())) if r["method"] == method]
+            axis.plot(n, np.mean(list(golds(tables, arm, method).values()), 0), label=arm)
+        axis.set(title=method, xlabel="n" if method.startswith("best") else "completions")
+        axis.set_xscale("log" if method.startswith("best") else "linear")
+    figure.axes[0].set_ylabel("gold")
+    figure.axes[0].legend(frameon=False)

@@ -1,0 +1,73 @@
+"""Learners train any model of transformers, whole or by LoRA, as they train a Decoder."""
+
+import sys
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+
+from prefenvs.agents.text.direct import DirectAlignment
+from prefenvs.agents.text.grpo import GRPO
+from prefenvs.agents.text.ppo import TokenPPO
+from prefenvs.agents.text.rewards import TextPreferenceConfig
+from prefenvs.tasks.text.lm import TransformersModel
+from prefenvs.tasks.text.lm.transformers_model import with_lora
+
+transformers = pytest.importorskip("transformers")
+LEARNERS = [DirectAlignment, GRPO, TokenPPO]
+ASK = TextPreferenceConfig(queries=64, epochs=1)
+
+
+def gpt2(lora=False):
+    torch.manual_seed(0)  # transformers draws weights from the global generator
+    config = transformers.GPT2Config(vocab_size=4, n_positions=8, n_embd=16, n_layer=1, n_head=2)
+    model = transformers.GPT2LMHeadModel(config)
+    if lora:
+        pytest.importorskip("peft")
+        model = with_lora(model, {"r": 2, "target_modules": ["c_attn"], "fan_in_fan_out": True})
+    return TransformersModel(model, eos=0, pad=0)
+
+
+def made(cls, policy):
+    envs = gym.make_vec("prefenvs/TextEnum-v0", num_envs=32, view="completion", budget=64)
+    return cls(policy, envs, preferences=ASK, config=cls.config_class(learning_rate=1e-2), seed=0, device="cpu")
+
+
+def changed(model, before):
+    return {name for name, weight in model.named_parameters() if not torch.equal(weight, before[name])}
+
+
+@pytest.mark.parametrize("cls", LEARNERS)
+def test_a_gpt2_is_trained_from_preferences_and_its_reference_stays(cls, tmp_path):
+    learner = made(cls, gpt2())
+    before = {name: weight.detach().clone() for name, weight in learner.policy.named_parameters()}
+    learner.learn(96)
+    moved = changed(learner.policy, before)
+    assert len(moved) > len(before) / 2
+    assert not changed(learner.reference, before)
+    learner.save(tmp_path / "agent")
+    loaded = cls.load(tmp_path / "agent", learner.envs, policy=gpt2(), device="cpu")
+    assert not changed(loaded.policy, dict(learner.policy.named_parameters()))
+    with pytest.raises(ValueError, match="language model of your own"):
+        cls.load(tmp_path / "agent", learner.envs)
+    observations, _ = learner.envs.reset(seed=0)
+    ours, theirs = (model.predict(observations, deterministic=True)[0] for model in (learner, loaded))
+    np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("cls", LEARNERS)
+def test_with_lora_the_small_matrices_are_trained_alone_by_policy_and_critic(cls):
+    learner = made(cls, gpt2(lora=True))
+    models = [learner.policy, *([learner.critic.trunk] if cls is TokenPPO else [])]
+    before = [{name: weight.detach().clone() for name, weight in model.named_parameters()} for model in models]
+    learner.learn(96)
+    for model, weights in zip(models, before, strict=True):
+        moved = changed(model, weights)
+        assert moved and all("lora_" in name for name in moved)
+
+
+def test_lora_without_peft_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "peft", None)
+    with pytest.raises(ImportError, match=r"prefenvs\[text\]"):
+        with_lora(gpt2().model, {"r": 2})
