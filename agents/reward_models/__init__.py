@@ -1,13 +1,8 @@
 """Models of the reward that a teacher has in mind."""
 
 from prefenvs.agents.reward_models.ensemble import RewardEnsemble
-from prefenvs.agents.reward_models.linear_regret import (
-    LINEAR_MODELS,
-    LinearRegret,
-    LinearReward,
-    fit_linear,
-    linear_model,
-)
+from prefenvs.agents.reward_models.linear import LinearModel, fit_linear
+from prefenvs.agents.reward_models.linear_regret import LINEAR_MODELS, LinearRegret, LinearReward, linear_model
 from prefenvs.agents.reward_models.losses import bradley_terry_loss, centring_penalty
 from prefenvs.agents.reward_models.training import AnsweredQueries, FitReport, PreferenceData, fit
 
@@ -15,6 +10,7 @@ __all__ = [
     "LINEAR_MODELS",
     "AnsweredQueries",
     "FitReport",
+    "LinearModel",
     "LinearRegret",
     "LinearReward",
     "PreferenceData",
