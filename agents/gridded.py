@@ -1,12 +1,11 @@
 """Policies and their successor features for continuous tasks whose state is two or three numbers.
 
-Value iteration on a grid of states, each step's end spread over the corners of its cell: what is planned for is a linear
-reward of any weights, many at a time.
+Value iteration on a grid of states, each step's end spread over the corners of its cell; what is planned for are linear
+rewards, many at a time.
 """
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,8 +20,9 @@ from prefenvs.agents.reward_models.features import Features
 from prefenvs.making import make_task
 from prefenvs.tasks import TASKS
 
-Dynamics = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
-"""(B, D) states and (B, act) actions to (B, D) next states and (B,) bool, whether the episode ended."""
+Dynamics = Callable[[np.ndarray, np.ndarray, int], tuple[np.ndarray, np.ndarray]]
+"""(B, D) states, (B, act) actions and a number of steps, in each of which the action is taken, to (B, steps, D) states
+after each step, and (B, steps) bool, whether the episode had ended by then."""
 
 TAIL = 0.01
 """Weight of what is left out at the end of a discounted sum."""
@@ -93,18 +93,22 @@ def task_dynamics(task: str) -> Dynamics:
         task: name of a task with deterministic transitions.
     """
 
-    def step(states: np.ndarray, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def play(states: np.ndarray, actions: np.ndarray, steps: int) -> tuple[np.ndarray, np.ndarray]:
         base = make_task(TASKS[task])
         base.reset(seed=0)
-        held, after, ended = base.get_state(), np.empty_like(states), np.zeros(len(states), bool)
+        held = base.get_state()
+        after, ended = np.repeat(states[:, None], steps, 1), np.zeros((len(states), steps), bool)
         for i, (state, action) in enumerate(zip(states, actions, strict=True)):
             base.set_state({**held, "state": state})
-            ended[i] = base.step(action)[2]
-            after[i] = base.state
+            for t in range(steps):
+                ended[i, t:] = base.step(action)[2]
+                after[i, t:] = base.state
+                if ended[i, t]:
+                    break
         base.close()
         return after, ended
 
-    return step
+    return play
 
 
 class GridPlanner:
@@ -134,17 +138,17 @@ class GridPlanner:
         nodes = chart.grid()
         taken = np.tile(self.actions, (len(nodes), 1))  # (S * A, act)
         states = nodes.repeat_interleave(len(actions), 0)
-        alive, collected = np.ones(len(states), bool), torch.zeros(len(states), len(features))
-        after = states.numpy()
+        after, ended = dynamics(states.numpy(), taken, hold)
+        visited = torch.cat([states[:, None], torch.as_tensor(after[:, :-1])], 1).transpose(0, 1)  # (hold, S * A, D)
+        alive = ~torch.as_tensor(np.pad(ended, ((0, 0), (1, 0))).T)  # (hold + 1, S * A), before each step and after all
+        collected = torch.zeros(len(states), len(features), dtype=torch.float64)
         for t in range(hold):
-            now = features(chart.observations(torch.as_tensor(after)), torch.as_tensor(taken)).float()
-            collected += gamma**t * now * torch.as_tensor(alive)[:, None]
-            after, ended = dynamics(after, taken)
-            alive &= ~ended
-        self.features = collected  # (S * A, d)
-        index, weight = chart.corners(torch.as_tensor(after))
+            now = features(chart.observations(visited[t]), torch.as_tensor(taken))
+            collected += gamma**t * now * alive[t, :, None]
+        self.features = collected.float()  # (S * A, d)
+        index, weight = chart.corners(torch.as_tensor(after[:, -1]))
         self.index = index  # (S * A, 2^D)
-        self.weight = (gamma**hold * weight * torch.as_tensor(alive)[:, None]).float()  # discount included
+        self.weight = (gamma**hold * weight * alive[-1][:, None]).float()  # discount included
         self.sweeps = math.ceil(math.log(TAIL) / (hold * math.log(gamma)))
 
     def action_values(self, weights: Tensor) -> Tensor:

@@ -65,20 +65,20 @@ class FeatureRegret(FeatureReward):
 
     score(segment) = sum_t gamma^t w . f_t + gamma^n V~(s_n) - V~(s_0), with V~(s) = sum_i p_i(s) w . psi_i(s),
     p(s) = softmax_i(w . psi_i(s) / T), over the successor features of a set of policies. Knox et al. 2022,
-    arXiv:2206.02231, eq. 3 and sec. 5, where segments are not discounted; here they are, as `DeterministicRegret` is, so
-    that the score telescopes to the sum of advantages. For deterministic transitions. V~ is differentiated, never held
-    constant. `refresh` lets the set take up policies that are good for the present reward vectors.
+    arXiv:2206.02231, eq. 3 and sec. 5, where segments are not discounted; here they are, as in `DeterministicRegret`,
+    so that the score telescopes to the sum of advantages. For deterministic transitions. V~ is differentiated, never
+    held constant. `refresh` lets the set take up policies that are good for the present reward vectors.
 
     Example:
         >>> import gymnasium as gym, numpy as np
         >>> from prefenvs.agents.gridded import CHARTS, GridPlanner, GridPolicies, task_dynamics
-        >>> from prefenvs.agents.reward_models import fit_linear, quadratic_features, random_weights
+        >>> from prefenvs.agents.reward_models import quadratic_features, random_weights
         >>> env = gym.make("prefenvs/Pendulum-v0", oracle="regret")
         >>> features = quadratic_features(env.observation_space, env.action_space)
         >>> actions = np.linspace(env.action_space.low, env.action_space.high, 3)
         >>> planner = GridPlanner(CHARTS["Pendulum"], task_dynamics("Pendulum"), actions, features, gamma=0.9)
         >>> starts = random_weights(5, len(features), np.random.default_rng(0))
-        >>> model = FeatureRegret(features, GridPolicies(planner, starts), starts=starts)   # then fit_linear(model, ...)
+        >>> model = FeatureRegret(features, GridPolicies(planner, starts), starts=starts)   # for fit_linear
         >>> model.psi(torch.tensor([[1.0, 0.0, 0.0]])).shape
         torch.Size([5, 1, 14])
     """

@@ -32,8 +32,8 @@ class Features:
 def quadratic_features(observation_space: gym.Space[Any], action_space: gym.Space[Any]) -> Features:
     """All products of one or two entries of (observation, action), each entry scaled to [-1, 1] by its space.
 
-    With m entries d = m + m (m + 1) / 2. There is no constant: where segments have one length and episodes do not end it
-    changes no preference and no policy.
+    With m entries d = m + m (m + 1) / 2. There is no constant: where segments have one length and episodes do not
+    end, it changes no preference and no policy.
 
     Raises:
         ValueError: for spaces that are not bounded Boxes with one axis.
