@@ -47,7 +47,7 @@ TESTS = (
     "tests/agents/test_gridded.py",
     "tests/prefenvs/studies/test_regret_continuous.py",
 )
-SEEDS = {"smoke": (0, 1), "full": tuple(range(100, 112))}
+SEEDS = {"smoke": (0, 1), "full": tuple(range(100, 108))}
 LABELS = {"smoke": (10, 30), "full": (30, 100, 300)}
 NODES = {"smoke": (17, 17), "full": (41, 41)}
 POLICIES, TORQUES, SEGMENT = 20, 5, 25
