@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -89,7 +90,7 @@ class FeatureRegret(FeatureReward):
         psi: SuccessorFeatures,
         members: int = 1,
         temperature: float = TEMPERATURE,
-        starts: object = None,
+        starts: np.ndarray | None = None,
     ) -> None:
         """Start from w = 0, where V~ is the mean over the policies.
 
