@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from prefenvs.agents.prefppo import PrefPPO as PrefPPO
     from prefenvs.agents.replay import TensorReplayBuffer as TensorReplayBuffer
     from prefenvs.agents.reward_metrics import RewardMetricsCallback as RewardMetricsCallback
+    from prefenvs.agents.reward_models import FeatureRegret as FeatureRegret
+    from prefenvs.agents.reward_models import FeatureReward as FeatureReward
     from prefenvs.agents.reward_models import LinearRegret as LinearRegret
     from prefenvs.agents.reward_models import LinearReward as LinearReward
     from prefenvs.agents.reward_models import RewardEnsemble as RewardEnsemble
@@ -44,7 +46,15 @@ _MODULES = {
     "prefenvs.agents.prefppo": ("PrefPPO",),
     "prefenvs.agents.replay": ("TensorReplayBuffer",),
     "prefenvs.agents.reward_metrics": ("RewardMetricsCallback",),
-    "prefenvs.agents.reward_models": ("LinearRegret", "LinearReward", "RewardEnsemble", "fit_linear", "linear_model"),
+    "prefenvs.agents.reward_models": (
+        "FeatureRegret",
+        "FeatureReward",
+        "LinearRegret",
+        "LinearReward",
+        "RewardEnsemble",
+        "fit_linear",
+        "linear_model",
+    ),
     "prefenvs.agents.sac": ("SAC",),
     "prefenvs.agents.text.direct": ("DirectAlignment",),
     "prefenvs.agents.text.fine_tuning": ("BestOfN", "RewardWeighted"),

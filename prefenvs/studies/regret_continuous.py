@@ -1,0 +1,210 @@
+"""Labels by regret and by partial return on Pendulum, each learned from by both models.
+
+The claim is ours: the paper has finite problems alone. Labels by regret come from the values shipped with the task. All
+arms see the same pairs of segments of 25 steps, played by policies that are best for random rewards, with up to all of
+their actions random. The reward is linear in the 14 products of one or two entries of (cosine, sine, speed, torque), of
+which the true reward is none but nearly a sum. Input policies of the regret learner are best for random rewards too, so
+no learner knows anything of the true one but its labels. `return` is the mean true return of the policy that is best
+for what was learned, where random play has 0 and the task's reference score is 1. `starc` and `spearman` compare
+learned and true rewards of 1024 steps.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch
+
+import prefenvs
+from prefenvs.agents.evaluation import FIRST_SEED
+from prefenvs.agents.gridded import CHARTS, GridPlanner, GridPolicies, GridPolicy, task_dynamics
+from prefenvs.agents.reward_models import FeatureRegret, FeatureReward, fit_linear, quadratic_features, random_weights
+from prefenvs.metrics import REWARD_METRICS, RewardComparison, Transitions
+from prefenvs.studies._check import Paper, Table, Tables, Verdict, decide, over_seeds, paired_difference, per_seed
+from prefenvs.tasks import TASKS
+
+PAPER = Paper(
+    card="25",
+    name="regret-continuous",
+    title="Models of human preference for learning reward functions",
+    authors="Knox et al.",
+    year=2022,
+    arxiv="2206.02231",
+)
+CLAIM = (
+    "On Pendulum, 30 to 300 labels by regret and a learner by regret give policies of 0.9 of the reference score or "
+    "more, and a learner by partial return, on the same labels, gives policies that are worse by 0.1 or more, by 0.3 "
+    "or more from 30 labels, where its reward is further from the true one, by 0.1 of STARC's distance. On labels by "
+    "partial return the learner by regret is the worse one, by 0.05."
+)
+MARGIN = {"good": 0.9, "lead": 0.1, "early": 0.3, "starc": 0.1, "matched": 0.05}
+PARTS = ("oracle regret", "oracle partial_return", "FeatureRegret", "FeatureReward", "GridPlanner", "Pendulum")
+TESTS = (
+    "tests/agents/reward_models/test_card25_feature_regret.py",
+    "tests/agents/test_gridded.py",
+    "tests/prefenvs/studies/test_regret_continuous.py",
+)
+SEEDS = {"smoke": (0, 1), "full": tuple(range(100, 108))}
+LABELS = {"smoke": (10, 30), "full": (30, 100, 300)}
+NODES = {"smoke": (17, 17), "full": (41, 41)}
+POLICIES, TORQUES, SEGMENT = 20, 5, 25
+STREAMS = {"smoke": 5, "full": 40}
+"""Episodes that are played."""
+FIT_STEPS = {"smoke": 30, "full": 200}
+RATE = 0.03
+SIZES = (0.01, 0.03, 0.1, 0.3, 1.0)
+"""Sizes in which a random reward is tried as a start: the size says how sure labels are, and does not move policies."""
+SHARES = (0.1, 0.3, 0.6, 1.0)
+"""Shares of random actions in an episode, each as likely."""
+GAMMA = 0.99
+TASK = "Pendulum"
+MODELS = ("partial_return", "regret")
+
+
+def arms(scale: str) -> tuple[str, ...]:
+    """Labels by one model to a learner by another."""
+    return tuple(f"{oracle} to {learner}" for oracle in MODELS for learner in MODELS)
+
+
+def run(arm: str, seed: int, scale: str) -> Table:
+    """A row a number of labels."""
+    oracle, learner = arm.split(" to ")
+    rng, counts = np.random.default_rng(seed), np.array(LABELS[scale])
+    envs = gym.make_vec(TASKS[TASK].id, STREAMS[scale], "sync", oracle=oracle, budget=int(max(counts)))
+    space: Any = envs.single_action_space
+    features = quadratic_features(envs.single_observation_space, space)
+    torques = np.linspace(space.low, space.high, TORQUES)
+    chart = replace(CHARTS[TASK], nodes=NODES[scale])
+    planner = GridPlanner(chart, task_dynamics(TASK), torques, features, GAMMA)
+    rewards = random_weights(POLICIES, len(features), rng)
+    rewards /= np.linalg.norm(rewards, axis=1, keepdims=True)
+    store = play(envs, [GridPolicy(planner, w) for w in rewards[:5]], rng)
+    query = prefenvs.Query(store.sample(2 * max(counts), steps=SEGMENT, rng=rng))
+    model = FeatureReward(features, len(counts))
+    if learner == "regret":
+        starts = np.concatenate([size * rewards for size in SIZES])
+        model = FeatureRegret(features, GridPolicies(planner, rewards), len(counts), starts=starts)
+    choice = prefenvs.feedback(envs).ask(query).choice
+    shown = store.sample(1024, steps=1, rng=rng)
+    loss = fit_linear(model, query.segments.torch(), choice, counts, steps=FIT_STEPS[scale], lr=RATE)
+    rows = []
+    for member, weights in enumerate(model.weights.detach()):
+        held = compared(envs, shown, model, member)
+        rows.append(
+            {
+                "labels": int(counts[member]),
+                "return": true_return(GridPolicy(planner, weights), STREAMS[scale]),
+                **{name: REWARD_METRICS[name](held) for name in ("starc", "spearman")},
+                "loss": float(loss[member]),
+            }
+        )
+    return rows
+
+
+def play(envs: Any, policies: list[GridPolicy], rng: np.random.Generator) -> Any:
+    """An episode in each stream, of which every policy plays as many."""
+    spaces = envs.single_observation_space, envs.single_action_space
+    store = prefenvs.SegmentStore(*spaces, envs.num_envs, episodes=prefenvs.feedback(envs).recorded_episodes)
+    shares = rng.permutation(np.resize(SHARES, envs.num_envs))
+    observations, _ = envs.reset(seed=int(rng.integers(2**31)))
+    for _ in range(TASKS[TASK].horizon):
+        actions = np.concatenate(
+            [p.act(o) for p, o in zip(policies, np.split(observations, len(policies)), strict=True)]
+        )
+        random = rng.random(envs.num_envs) < shares
+        actions[random] = rng.uniform(spaces[1].low, spaces[1].high, (random.sum(), *spaces[1].shape))
+        after, _, terminated, truncated, info = envs.step(actions)
+        store.add(observations, actions, after, terminated, truncated, np.asarray(info["segment_id"]))
+        observations = after
+    return store
+
+
+def true_return(policy: GridPolicy, episodes: int) -> float:
+    """Mean true return, 0 for random play and 1 for the reference score."""
+    envs = gym.make_vec(TASKS[TASK].id, episodes, "sync", evaluation=True)
+    observations, _ = envs.reset(seed=FIRST_SEED)
+    total = np.zeros(episodes)
+    for _ in range(TASKS[TASK].horizon):
+        observations, rewards, *_ = envs.step(policy.act(observations))
+        total += rewards
+    random, reference = TASKS[TASK].random_score, TASKS[TASK].reference_score
+    assert random is not None
+    assert reference is not None
+    return float((total.mean() - random.mean) / (reference.mean - random.mean))
+
+
+def compared(envs: Any, steps: prefenvs.Segments, model: FeatureReward, member: int) -> RewardComparison:
+    """Learned and true rewards of windows of a step each."""
+    observations, actions = np.asarray(steps.observations), np.asarray(steps.actions)[:, 0]
+    held = Transitions(observations[:, 0], actions, observations[:, 1], steps.terminated)
+    learned = model.members(torch.as_tensor(held.observations), torch.as_tensor(actions))[member]
+    return RewardComparison(held, prefenvs.true_scores(envs, steps), learned.detach().numpy(), GAMMA)
+
+
+def curve(tables: Tables, arm: str, column: str) -> dict[int, float]:
+    """Mean over seeds by number of labels."""
+    rows = [row for table in tables[arm].values() for row in table]
+    found: dict[int, list[float]] = {}
+    for row in rows:
+        found.setdefault(row["labels"], []).append(row[column])
+    return {labels: float(np.mean(values)) for labels, values in found.items()}
+
+
+def check(tables: Tables) -> Verdict:
+    """Return of the regret learner, and its lead, on labels by regret; the other one's lead on the others."""
+    fewest = min(row["labels"] for table in tables["regret to regret"].values() for row in table)
+    ours, theirs, swapped, matched = (
+        per_seed(tables, arm, "return")
+        for arm in (
+            "regret to regret",
+            "regret to partial_return",
+            "partial_return to regret",
+            "partial_return to partial_return",
+        )
+    )
+    first, second = (
+        {c: per_seed(tables, f"regret to {learner}", c, labels=fewest) for c in ("return", "starc")}
+        for learner in ("regret", "partial_return")
+    )
+    return decide(
+        [
+            over_seeds("return, regret to regret", ours, MARGIN["good"]),
+            paired_difference("return, regret to regret - regret to partial_return", ours, theirs, MARGIN["lead"]),
+            paired_difference(f"the same from {fewest} labels", first["return"], second["return"], MARGIN["early"]),
+            paired_difference(
+                f"STARC from {fewest} labels, regret to partial_return - regret to regret",
+                second["starc"],
+                first["starc"],
+                MARGIN["starc"],
+            ),
+            paired_difference(
+                "return, partial_return to partial_return - partial_return to regret",
+                matched,
+                swapped,
+                MARGIN["matched"],
+            ),
+        ]
+    )
+
+
+def summary(tables: Tables) -> list[dict[str, Any]]:
+    """Means over seeds by arm and number of labels."""
+    columns = ("return", "starc", "spearman")
+    return [
+        {"labels to learner": arm, "labels": labels, **{c: curve(tables, arm, c)[labels] for c in columns}}
+        for arm in tables
+        for labels in curve(tables, arm, "return")
+    ]
+
+
+def draw(tables: Tables, figure: Any) -> None:
+    """Return and STARC distance by number of labels."""
+    for axes, column in zip(figure.subplots(1, 2), ("return", "starc"), strict=True):
+        for arm in tables:
+            means = curve(tables, arm, column)
+            axes.plot(means.keys(), means.values(), marker="o", label=arm.replace("_", " "))
+        axes.set(xscale="log", xlabel="labels", ylabel=f"{column} (means over seeds)")
+    axes.legend(title="labels by ... to a learner by ...", fontsize="small")
