@@ -10,7 +10,7 @@ import numpy as np
 from prefenvs.agents.distributional.exact import Solution, evaluate, markov, value_iteration
 from prefenvs.agents.distributional.functionals import CVaR, Shortfall
 from prefenvs.agents.distributional.stock_graph import StockGraph
-from prefenvs.agents.distributional.tails import Part, cvar_of, shortfall_graph
+from prefenvs.agents.distributional.tails import cvar_of, shortfall_graph
 from prefenvs.tasks.grid.tabular import TabularMDP
 
 
@@ -38,7 +38,7 @@ def best_markov_cvar(mdp: TabularMDP, tau: float, horizon: int, max_rounds: int 
             return best, found
         _, _, allowed = heapq.heappop(heap)
         tail = cvar_of(value_iteration(unrolled, Shortfall(), allowed), tau)
-        visits = _visits(tail.parts[0])
+        visits = tail.parts[0].solution.visits(tail.parts[0].start)
         policy = np.where(visits.any(axis=1), visits.argmax(axis=1), allowed.argmax(axis=1))
         value = float(CVaR(tau)(*evaluate(graph, markov(graph, policy)).return_law()))
         if value > best:
@@ -50,20 +50,6 @@ def best_markov_cvar(mdp: TabularMDP, tau: float, horizon: int, max_rounds: int 
                 fewer[state] = np.arange(mdp.num_actions) == action
                 heapq.heappush(heap, (-tail.value, next(count), fewer))
     raise ValueError(f"{len(heap)} sets of policies are left after {max_rounds} rounds; raise max_rounds.")
-
-
-def _visits(part: Part) -> np.ndarray:
-    """(S, A) expected number of times that each action is taken in each state, in one episode."""
-    graph, policy = part.solution.graph, part.solution.policy
-    visits = np.zeros((graph.mdp.num_states, graph.mdp.num_actions))
-    here = graph.start[part.start]  # (n,) probability of each pair
-    for level, after, actions in zip(graph.levels[:-1], graph.levels[1:], policy, strict=True):
-        going_on = here * (level.atoms < 0)
-        np.add.at(visits, (level.states, actions), going_on)
-        rows = np.arange(len(actions))
-        flows = going_on[:, None] * level.probabilities[rows, actions]  # (n, m)
-        here = np.bincount(level.successors[rows, actions].ravel(), weights=flows.ravel(), minlength=len(after.states))
-    return visits
 
 
 def stepwise(graph: StockGraph, policy: np.ndarray) -> Solution:

@@ -55,6 +55,19 @@ class Solution:
         values = self.graph.atoms - self.graph.initial[start]
         return values[probabilities > 0], probabilities[probabilities > 0]
 
+    def visits(self, start: int = 0) -> np.ndarray:
+        """(S, A) expected number of times that each action is taken in each state, from one initial stock."""
+        mdp, levels = self.graph.mdp, self.graph.levels
+        visits = np.zeros((mdp.num_states, mdp.num_actions))
+        here = self.graph.start[start]  # (n,) probability of each pair
+        for level, after, choice in zip(levels[:-1], levels[1:], self.policy, strict=True):
+            taken = np.eye(mdp.num_actions)[choice] if choice.ndim == 1 else choice
+            taken = taken * (here * (level.atoms < 0))[:, None]  # (n, A)
+            np.add.at(visits, level.states, taken)
+            flows = taken[:, :, None] * level.probabilities  # (n, A, m)
+            here = np.bincount(level.successors.ravel(), weights=flows.ravel(), minlength=len(after.states))
+        return visits
+
     def action(self, step: int, state: int, stock: float | np.ndarray) -> int:
         """What to do after so many steps in a state with a stock.
 

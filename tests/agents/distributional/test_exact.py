@@ -237,3 +237,22 @@ def test_a_problem_too_large_for_exact_laws_is_refused_with_what_to_do():
     mdp = random_mdp(np.random.default_rng(0), 0.9, integers=False, states=4, actions=3, outcomes=3)
     with pytest.raises(ValueError, match=r"Shorten the horizon, give fewer initial stocks"):
         StockGraph.build(mdp, 8, [0.0])
+
+
+@pytest.mark.parametrize("deterministic", [True, False])
+def test_visits_times_mean_rewards_sum_to_the_mean_return(deterministic):
+    rng = np.random.default_rng(3)
+    mdp = random_mdp(rng)
+    graph = StockGraph.build(mdp, 4, [0.0, 2.0])
+    policy = rng.integers(2, size=3) if deterministic else rng.dirichlet(np.ones(2), size=3)
+    solution = evaluate(graph, markov(graph, policy))
+    values, probabilities = solution.return_law(1)
+    assert (solution.visits(1) * mdp.expected_rewards()).sum() == pytest.approx(values @ probabilities, abs=1e-12)
+    np.testing.assert_allclose(solution.visits(0), solution.visits(1), atol=1e-12)
+
+
+def test_a_step_that_repeats_half_the_time_is_visited_a_half_as_often_each_time():
+    transitions = np.array([[[0.5, 0.5]], [[0.0, 1.0]]])
+    mdp = TabularMDP(transitions, np.zeros((2, 1, 2)), 1.0, np.array([1.0, 0.0]), np.array([False, True]))
+    visits = value_iteration(StockGraph.build(mdp, 3, [0.0]), Mean()).visits()
+    np.testing.assert_array_equal(visits, [[1.75], [0.0]])
