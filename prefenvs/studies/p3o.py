@@ -33,6 +33,7 @@ from prefenvs.agents.text.preference_pairs import PreferencePairs
 from prefenvs.agents.text.rloo import RLOO, RLOOConfig
 from prefenvs.metrics.over_optimisation import OptimisationCurve, gold_at_kl
 from prefenvs.studies._check import Paper, Table, Tables, Verdict, decide, paired_difference, per_seed, within
+from prefenvs.studies._tables import at_end, curve, seed_mean
 from prefenvs.tasks.text.enumerable import TextEnum
 from prefenvs.tasks.text.lm import Tabular
 from prefenvs.teacher import Teacher
@@ -89,13 +90,13 @@ def run(arm: str, seed: int, scale: str) -> Table:
     rewards = (np.round(GRID * rewards) + np.round(GRID * offsets)) / GRID
     learner, size = make_learner(arm, seed, policy, task, rewards, answered)
     steps = DPO_STEPS if arm == "dpo" else 1
-    curve = ExactCurve(policy, task, EVERY * steps, gold=standardised(law, gold))
-    learner.learn(size * steps * ROLLOUTS[scale], curve)
-    kl, found = (np.array([row[key] for row in curve.rows]) for key in ("kl", "gold"))
+    exact = ExactCurve(policy, task, EVERY * steps, gold=standardised(law, gold))
+    learner.learn(size * steps * ROLLOUTS[scale], exact)
+    kl, found = (np.array([row[key] for row in exact.rows]) for key in ("kl", "gold"))
     matched = gold_at_kl(OptimisationCurve(kl, found), np.array(KLS[scale])).tolist()
     own = {"matched": sum(matched) / len(matched)}
     own |= {f"gold at {at}": value for at, value in zip(KLS[scale], matched, strict=True)}
-    return [{**row, **own} for row in curve.rows]
+    return [{**row, **own} for row in exact.rows]
 
 
 def make_learner(arm: str, seed: int, policy: Any, task: Any, rewards: np.ndarray, answered: Any) -> tuple[Any, int]:
@@ -143,12 +144,9 @@ def check(tables: Tables) -> Verdict:
 
 def summary(tables: Tables) -> Table:
     """Gold at each KL, and gold and KL at the end, by arm."""
-    rows = []
-    for arm, seeds in tables.items():
-        last = [table[-1] for table in seeds.values()]
-        named = {key: key for key in last[0] if key.startswith("gold at")} | {"gold": "gold at end", "kl": "KL at end"}
-        rows.append({"arm": arm} | {name: float(np.mean([row[key] for row in last])) for key, name in named.items()})
-    return rows
+    first = next(iter(tables["dpo"].values()))[0]
+    named = {key: key for key in first if key.startswith("gold at")} | {"gold": "gold at end", "kl": "KL at end"}
+    return [{"arm": a} | {name: seed_mean(at_end(tables, a, key)) for key, name in named.items()} for a in tables]
 
 
 def draw(tables: Tables, figure: Any) -> None:
@@ -156,8 +154,8 @@ def draw(tables: Tables, figure: Any) -> None:
     axes = figure.subplots()
     for place, arm in enumerate(arm for arm in tables if not arm.endswith("moved")):
         for name, line in ((arm, "-"), (f"{arm} moved", "--")):
-            runs = [[(row["kl"], row["gold"]) for row in table] for table in tables.get(name, {}).values()]
-            if runs:
-                axes.plot(*np.mean(runs, 0).T, line, color=f"C{place}", label=arm if line == "-" else None)
+            if name in tables:
+                label = arm if line == "-" else None
+                axes.plot(*curve(tables, name, "kl", "gold"), line, color=f"C{place}", label=label)
     axes.set(xlabel="KL [nats]", ylabel="gold [sd]")
     axes.legend(frameon=False)

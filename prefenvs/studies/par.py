@@ -27,6 +27,7 @@ from prefenvs.agents.text.exact import (
 from prefenvs.agents.text.ppo import TokenPPO, TokenPPOConfig
 from prefenvs.metrics.over_optimisation import OptimisationCurve, gold_at_kl, peak_to_final_drop
 from prefenvs.studies._check import Paper, Table, Tables, Verdict, decide, over_seeds, paired_difference
+from prefenvs.studies._tables import at_end, curve, seed_mean
 from prefenvs.tasks.text.enumerable import TextEnum
 from prefenvs.tasks.text.lm import Tabular
 from prefenvs.teacher import Teacher
@@ -107,13 +108,13 @@ def run(arm: str, seed: int, scale: str) -> Table:
     envs = gym.make_vec("prefenvs/TextEnum-v0", num_envs=COMPLETIONS, view="completion")
     learner = TokenPPO(policy, envs, reward=TableReward(task, proxy), config=config, seed=seed, device="cpu")
     learner.set_logger(Logger(None, []))
-    curve = ExactCurve(policy, task, EVERY, gold=gold, proxy=proxy)
-    learner.learn(COMPLETIONS * ROLLOUTS[scale], curve)
-    kl, found = (np.array([row[key] for row in curve.rows]) for key in ("kl", "gold"))
+    exact = ExactCurve(policy, task, EVERY, gold=gold, proxy=proxy)
+    learner.learn(COMPLETIONS * ROLLOUTS[scale], exact)
+    kl, found = (np.array([row[key] for row in exact.rows]) for key in ("kl", "gold"))
     matched = gold_at_kl(OptimisationCurve(kl, found), np.array(KLS)).tolist()
     own = {"drop": float(peak_to_final_drop(found))}
     own |= {f"gold at {at}": value for at, value in zip(KLS, matched, strict=True)}
-    return [{**row, **own} for row in curve.rows]
+    return [{**row, **own} for row in exact.rows]
 
 
 def pair_counts(task: TextEnum) -> np.ndarray:
@@ -138,8 +139,7 @@ def proxy_reward(task: TextEnum, law: np.ndarray, pairs: np.ndarray, rng: np.ran
 
 def check(tables: Tables) -> Verdict:
     """Gold at the end and its fall from the peak, paired by seed."""
-    gold = {arm: {seed: table[-1]["gold"] for seed, table in seeds.items()} for arm, seeds in tables.items()}
-    drop = {arm: {seed: table[-1]["drop"] for seed, table in seeds.items()} for arm, seeds in tables.items()}
+    gold, drop = ({arm: at_end(tables, arm, column) for arm in tables} for column in ("gold", "drop"))
     gains = {s: sorted(gold[ours][s] - gold[theirs][s] for ours, theirs in CENTRED) for s in gold["par"]}
     return decide(
         [
@@ -159,20 +159,18 @@ def check(tables: Tables) -> Verdict:
 def summary(tables: Tables) -> Table:
     """Gold and KL at the end, the fall from the peak, and gold at the same KLs, by arm."""
     names = {"gold": "gold", "drop": "fall", "kl": "KL", "proxy": "proxy"} | {f"gold at {k}": f"at KL {k}" for k in KLS}
-    rows = []
-    for arm, seeds in tables.items():
-        last = [table[-1] for table in seeds.values()]
-        means = {name: float(np.mean([row[key] for row in last])) for key, name in names.items()}
-        rows.append({"arm": arm, "KL weight": SHAPINGS[arm][3], **means})
-    return rows
+    return [
+        {"arm": arm, "KL weight": SHAPINGS[arm][3]}
+        | {name: seed_mean(at_end(tables, arm, key)) for key, name in names.items()}
+        for arm in tables
+    ]
 
 
 def draw(tables: Tables, figure: Any) -> None:
     """Gold along the run, and against KL."""
     axes = figure.subplots(1, 2, sharey=True)
     for arm in ("vanilla", "clip", "min-max", "lsc", "sigmoid", "par"):
-        runs = [[(row["iteration"], row["kl"], row["gold"]) for row in table] for table in tables[arm].values()]
-        iteration, kl, gold = np.mean(runs, 0).T
+        iteration, kl, gold = curve(tables, arm, "iteration", "kl", "gold")
         axes[0].plot(iteration, gold, label=arm)
         axes[1].plot(kl, gold)
     axes[0].set(xlabel="rollouts", ylabel="gold [sd]")

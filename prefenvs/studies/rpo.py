@@ -15,7 +15,8 @@ import numpy as np
 import torch
 
 from prefenvs.agents.text.losses import PAIR_LOSSES, PairLogps
-from prefenvs.studies._check import Paper, Table, Tables, Verdict, decide, over_seeds, paired_difference, per_seed
+from prefenvs.studies._check import Paper, Table, Tables, Verdict, decide, over_seeds, paired_difference
+from prefenvs.studies._tables import at_end, curve
 from prefenvs.tasks.text.enumerable import TextBandit
 from prefenvs.teacher import Teacher, Thresholds, answer_scores, draws_needed
 
@@ -99,10 +100,7 @@ def pairs(gold: np.ndarray, law: np.ndarray, covered: int, seed: int) -> tuple[t
 
 def check(tables: Tables) -> Verdict:
     """Every part of the claim at the largest budget, paired by seed."""
-    last = max(row["budget"] for row in next(iter(tables["dpo narrow"].values())))
-    gold, chosen = (
-        {arm: per_seed(tables, arm, column, budget=last) for arm in tables} for column in ("gold", "chosen")
-    )
+    gold, chosen = ({arm: at_end(tables, arm, column) for arm in tables} for column in ("gold", "chosen"))
     return decide(
         [
             over_seeds("fall of chosen, DPO", {s: -v for s, v in chosen["dpo narrow"].items()}, MARGIN["falls"]),
@@ -116,11 +114,11 @@ def check(tables: Tables) -> Verdict:
 def summary(tables: Tables) -> Table:
     """Mean gold by budget, and the other columns at the largest one."""
     rows = []
-    for arm, seeds in tables.items():
-        values = {key: np.mean([[row[key] for row in table] for table in seeds.values()], 0) for key in COLUMNS}
-        golds = zip((row["budget"] for row in next(iter(seeds.values()))), values["gold"], strict=True)
-        rows.append({"arm": arm, **{f"gold after {budget}": float(gold) for budget, gold in golds}})
-        rows[-1] |= {key: float(values[key][-1]) for key in COLUMNS[1:]}
+    for arm in tables:
+        budgets, golds, *others = curve(tables, arm, "budget", *COLUMNS)
+        row = {f"gold after {int(budget)}": float(gold) for budget, gold in zip(budgets, golds, strict=True)}
+        last = {key: float(values[-1]) for key, values in zip(COLUMNS[1:], others, strict=True)}
+        rows.append({"arm": arm, **row, **last})
     return rows
 
 
@@ -128,10 +126,9 @@ def draw(tables: Tables, figure: Any) -> None:
     """Gold and the chosen responses' log-probability against the budget."""
     axes = figure.subplots(1, 2)
     for axis, column, label in zip(axes, ("gold", "chosen"), ("gold", "change of log pi(chosen) [nats]"), strict=True):
-        for arm, seeds in tables.items():
-            budgets = [row["budget"] for row in next(iter(seeds.values()))]
-            values = np.array([[row[column] for row in table] for table in seeds.values()])
-            axis.plot(budgets, values.mean(0), "--" if arm.endswith("full") else "-", label=arm)
+        for arm in tables:
+            style = "--" if arm.endswith("full") else "-"
+            axis.plot(*curve(tables, arm, "budget", column), style, label=arm)
         axis.set(xlabel="gradient steps", ylabel=label, xscale="symlog")
     axes[1].set_yscale("symlog")
     axes[0].legend(frameon=False)

@@ -23,7 +23,8 @@ from torch.nn.functional import logsigmoid
 from prefenvs.agents.text.losses import PAIR_LOSSES, PairLogps
 from prefenvs.agents.text.policy_losses import ppo_token_loss
 from prefenvs.metrics import group_mass
-from prefenvs.studies._check import Paper, Table, Tables, Verdict, decide, over_seeds, paired_difference, per_seed
+from prefenvs.studies._check import Paper, Table, Tables, Verdict, decide, over_seeds, paired_difference
+from prefenvs.studies._tables import at_end, curve, seed_mean
 from prefenvs.tasks.text.enumerable import TextBandit
 
 PAPER = Paper(
@@ -149,28 +150,27 @@ def descend(optimizer: torch.optim.Optimizer, losses: torch.Tensor) -> None:
 
 def check(tables: Tables) -> Verdict:
     """Every part of the claim at the largest budget, paired by seed."""
-    last = max(row["budget"] for row in next(iter(tables["dpo off off"].values())))
 
-    def at_end(loss: str, column: str, sides: str = "off off") -> dict[int, float]:
-        return per_seed(tables, f"{loss} {sides}", column, budget=last)
+    def last(loss: str, column: str, sides: str = "off off") -> dict[int, float]:
+        return at_end(tables, f"{loss} {sides}", column)
 
-    fell = {seed: float(change < 0) for seed, change in at_end("dpo", "chosen").items()}
-    sft = over_seeds("unseen mass, DPO with SFT", at_end("iterative_rpo", "mass unseen"), MARGIN["unseen with sft"])
+    fell = {seed: float(change < 0) for seed, change in last("dpo", "chosen").items()}
+    sft = over_seeds("unseen mass, DPO with SFT", last("iterative_rpo", "mass unseen"), MARGIN["unseen with sft"])
     order = [("ppo", "flex_dpo"), ("ppo", "iterative_rpo"), ("flex_dpo", "dpo"), ("iterative_rpo", "dpo")]
     return decide(
         [
-            over_seeds("fall of rejected before chosen rise, DPO [nats]", at_end("dpo", "fall"), MARGIN["fall"]),
+            over_seeds("fall of rejected before chosen rise, DPO [nats]", last("dpo", "fall"), MARGIN["fall"]),
             over_seeds("share of seeds whose chosen fall, DPO", fell, MARGIN["share"]),
-            over_seeds("unseen mass, DPO", at_end("dpo", "mass unseen"), MARGIN["unseen"]),
+            over_seeds("unseen mass, DPO", last("dpo", "mass unseen"), MARGIN["unseen"]),
             replace(sft, at_most=True),
             paired_difference(
                 "change of chosen, DPO, on - off policy [nats]",
-                at_end("dpo", "chosen", "on on"),
-                at_end("dpo", "chosen"),
+                last("dpo", "chosen", "on on"),
+                last("dpo", "chosen"),
                 MARGIN["milder"],
             ),
             *(
-                paired_difference(f"gold, {a} - {b}", at_end(a, "gold"), at_end(b, "gold"), MARGIN["order"])
+                paired_difference(f"gold, {a} - {b}", last(a, "gold"), last(b, "gold"), MARGIN["order"])
                 for a, b in order
             ),
         ]
@@ -179,21 +179,16 @@ def check(tables: Tables) -> Verdict:
 
 def summary(tables: Tables) -> Table:
     """Means over seeds at the largest budget."""
-    last = {arm: [table[-1] for table in seeds.values()] for arm, seeds in tables.items()}
-    return [
-        {"arm": arm, **{key: float(np.mean([row[key] for row in rows])) for key in ("fall", *COLUMNS)}}
-        for arm, rows in last.items()
-    ]
+    columns = ("fall", *COLUMNS)
+    return [{"arm": arm} | {key: seed_mean(at_end(tables, arm, key)) for key in columns} for arm in tables]
 
 
 def draw(tables: Tables, figure: Any) -> None:
     """Log-probabilities of chosen and rejected responses and the unseen mass, off policy, against the budget."""
     axes = figure.subplots(1, 3)
     for arm in (arm for arm in tables if arm.endswith("off off")):
-        seeds = list(tables[arm].values())
         for axis, column in zip(axes, ("chosen", "rejected", "mass unseen"), strict=True):
-            values = np.mean([[row[column] for row in table] for table in seeds], 0)
-            axis.plot([row["budget"] for row in seeds[0]], values, label=arm.split()[0])
+            axis.plot(*curve(tables, arm, "budget", column), label=arm.split()[0])
             axis.set(xlabel="gradient steps", title=column, xscale="symlog")
     axes[0].set_ylabel("change of log pi [nats], probability")
     axes[0].legend(frameon=False)
