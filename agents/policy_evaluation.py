@@ -237,11 +237,15 @@ def linear_layers(module: nn.Module) -> Layers:
     )
 
 
+def fold_input_scales(layers: Layers, mean: np.ndarray, sd: np.ndarray) -> Layers:
+    """The function of inputs x that `layers` are of (x - mean) / sd."""
+    weight, bias = layers[0]
+    first = ((weight / sd[:, None]).astype(np.float32), (bias - (mean / sd) @ weight).astype(np.float32))
+    return (first, *layers[1:])
+
+
 def _folded(network: nn.Module, mean: np.ndarray, sd: np.ndarray, centre: float, unit: float) -> Layers:
     """The same function of unscaled inputs, in units of return."""
-    layers = list(linear_layers(network))
-    weight, bias = layers[0]
-    layers[0] = ((weight / sd[:, None]).astype(np.float32), (bias - (mean / sd) @ weight).astype(np.float32))
+    layers = fold_input_scales(linear_layers(network), mean, sd)
     weight, bias = layers[-1]
-    layers[-1] = ((weight * unit).astype(np.float32), (bias * unit + centre).astype(np.float32))
-    return tuple(layers)
+    return (*layers[:-1], ((weight * unit).astype(np.float32), (bias * unit + centre).astype(np.float32)))
