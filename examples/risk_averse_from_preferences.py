@@ -13,7 +13,8 @@ from matplotlib.figure import Figure
 
 import prefenvs
 from prefenvs.agents.distributional import CVaR, Mean, StockGraph, best_cvar, evaluate, value_iteration
-from prefenvs.agents.reward_models.linear_regret import fit_linear, linear_model, random_weights
+from prefenvs.agents.reward_models.linear import fit_linear, random_weights
+from prefenvs.agents.reward_models.linear_regret import linear_model
 from prefenvs.tasks.grid.drawing import draw_pixels
 from prefenvs.tasks.grid.ledge import ledge_world
 from prefenvs.tasks.grid.solvers import policies_for_weights
