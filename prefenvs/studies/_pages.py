@@ -135,7 +135,7 @@ def page(result: Mapping[str, Any], analysis: str, fixed_now: str) -> str:
                     else []
                 ),
                 f"- Command: `{result['command']}`, at commit `{result['commit'][:12]}`.",
-                f"- Time: {result['seconds']} seconds of one core.",
+                f"- Time: {_time(result)}.",
                 f"- Versions: {', '.join(f'{name} {v}' for name, v in result['versions'].items())}.",
                 f"- Numbers: [{result['study']}.json](../results/studies/{result['study']}.json).",
             ]
@@ -222,3 +222,10 @@ def recordable(name: str, scale: str, seeds: Sequence[int] | None, begun: Mappin
 
 def _read(path: Path) -> str:
     return path.read_text(encoding="utf-8") if path.exists() else ""
+
+
+def _time(result: Mapping[str, Any]) -> str:
+    """CPU seconds; of results recorded before these were measured, the time that runs took beside other work."""
+    if "cpu_seconds" in result:
+        return f"{result['cpu_seconds']} CPU seconds"
+    return f"{result['seconds']} seconds, the sum of what the runs took by the clock, beside other work"

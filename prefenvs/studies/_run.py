@@ -29,10 +29,10 @@ class JobsFailed(PrefenvsError):
 
 
 def job(*, folder: Path, module: str, arm: str, seed: int, scale: str) -> list[dict[str, Any]]:
-    """What a worker calls: the table of one arm and seed. Its seconds are left beside it."""
-    begin = time.perf_counter()
+    """What a worker calls: the table of one arm and seed. Its CPU seconds are left beside it."""
+    begin = time.process_time()
     table = importlib.import_module(module).run(arm, seed, scale)
-    (folder / "seconds.json").write_text(json.dumps(time.perf_counter() - begin), encoding="utf-8")
+    (folder / "seconds.json").write_text(json.dumps(time.process_time() - begin), encoding="utf-8")
     return [dict(row) for row in table]
 
 
@@ -111,7 +111,7 @@ def conduct(
         "command": command,
         "commit": begun["commit"],
         "versions": begun["versions"],
-        "seconds": round(sum(json.loads((folder / j.key / "seconds.json").read_text()) for j in plan.values()), 1),
+        "cpu_seconds": round(sum(json.loads((folder / j.key / "seconds.json").read_text()) for j in plan.values()), 1),
         "tables": {arm: {str(seed): packed(table) for seed, table in seeds.items()} for arm, seeds in tables.items()},
     }
     write_atomically(folder / "result.json", dump(result))
