@@ -9,9 +9,8 @@ import gymnasium as gym
 import numpy as np
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.utils import LinearSchedule
-from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecEnvWrapper, VecNormalize
+from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecMonitor, VecNormalize
 from torch import nn
 
 from prefenvs.agents.evaluation import FIRST_SEED, evaluate
@@ -58,7 +57,7 @@ def sac(
     env_id: str, num_envs: int, *, hidden: tuple[int, ...], gamma: float, seed: int, steps: int, **arguments: Any
 ) -> BaseAlgorithm:
     """SAC that keeps all of its experience."""
-    venv = DummyVecEnv([lambda: Monitor(gym.make(env_id, evaluation=True)) for _ in range(num_envs)])
+    venv = VecMonitor(sb3_vec(env_id, num_envs, evaluation=True))
     kwargs = {"net_arch": list(hidden)} | arguments.pop("policy_kwargs", {})
     settings = {"gamma": gamma, "seed": seed, "device": "cpu", "buffer_size": steps, "policy_kwargs": kwargs}
     return SAC("MlpPolicy", venv, **settings, **arguments)

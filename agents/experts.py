@@ -44,7 +44,7 @@ class ExpertSettings:
     steps: int
     """Environment steps."""
     gamma: float = 0.99
-    """Discount of the training, and of the values unless those have their own."""
+    """Discount of the training and of the values."""
     num_envs: int = 4
     hidden: tuple[int, ...] = (128, 128)
     """Width of each hidden layer of actor and critics."""
@@ -52,8 +52,6 @@ class ExpertSettings:
     """Name in `LEARNERS`."""
     arguments: Mapping[str, Any] = field(default_factory=dict)
     """Further arguments of the algorithm."""
-    value_gamma: float | None = None
-    """Discount of the values where it is not that of the training."""
     value_hidden: tuple[int, ...] = (128, 128)
     """Width of each hidden layer of the network of values."""
     value_steps: int = 1_200_000
@@ -113,9 +111,6 @@ EXPERTS: dict[str, ExpertSettings] = {
             "batch_size": 128,
             "policy_kwargs": {"log_std_init": -0.5},
         },
-        value_gamma=0.99,
-        follow=100,
-        value_updates=30_000,
     ),
     "Walker2d": ExpertSettings(
         100_000,
@@ -196,7 +191,7 @@ def evaluate_policy(
     Returns:
         The policy and its values, with how well they tell the regret of held-out segments.
     """
-    gamma = settings.value_gamma or settings.gamma
+    gamma = settings.gamma
     behaviours = [replace(policy, policy=layers).act for layers in (policy.policy, *others)]
     data = stray_and_follow(
         task,

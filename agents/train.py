@@ -240,9 +240,9 @@ def make_agent(run: Run, folder: Path | None = None, render_mode: str | None = N
     log = None if folder is None else str(folder / "tensorboard")
     shared = {"seed": run.seed, "device": run.device, "tensorboard_log": log}
     arguments = schedules(copy.deepcopy(preset.algorithm)) | shared  # SB3 writes into policy_kwargs
-    if preset.agent in BASELINES:
-        return agent_class(preset.agent)("MlpPolicy", venv, **arguments)
-    return agent_class(preset.agent)("MlpPolicy", venv, preferences=preset.preferences, **preset.extra, **arguments)
+    if preset.agent in AGENTS:
+        arguments |= {"preferences": preset.preferences, **preset.extra}
+    return agent_class(preset.agent)("MlpPolicy", venv, **arguments)
 
 
 def agent_class(agent: str) -> Any:

@@ -144,6 +144,20 @@ def draws_needed(k: int) -> int:
     return 2 * k + 2
 
 
+def choose(teacher: Teacher, scores: np.ndarray, uniforms: np.ndarray) -> np.ndarray:
+    """Choices by scores that are in the teacher's own unit, without an environment: nobody skips, and equal scores tie.
+
+    Args:
+        teacher: how the person errs.
+        scores: (n, k).
+        uniforms: (n, draws_needed(k)) in (0, 1).
+
+    Returns:
+        (n, k) choices, as in `Label`.
+    """
+    return answer_scores(teacher, Thresholds(1.0, -math.inf, 0.0), scores, scores, uniforms, "choice").choice
+
+
 def answer_scores(
     teacher: Teacher, thresholds: Thresholds, plain: np.ndarray, weighted: np.ndarray, uniforms: np.ndarray, answer: str
 ) -> Label:

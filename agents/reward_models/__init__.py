@@ -6,6 +6,7 @@ from prefenvs.agents.reward_models.features import Features, quadratic_features
 from prefenvs.agents.reward_models.linear import LinearModel, fit_linear, random_weights
 from prefenvs.agents.reward_models.linear_regret import LINEAR_MODELS, LinearRegret, LinearReward, linear_model
 from prefenvs.agents.reward_models.losses import bradley_terry_loss, centring_penalty
+from prefenvs.agents.reward_models.step_model import StepRewardModel
 from prefenvs.agents.reward_models.training import AnsweredQueries, FitReport, PreferenceData, fit
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "LinearReward",
     "PreferenceData",
     "RewardEnsemble",
+    "StepRewardModel",
     "SuccessorFeatures",
     "bradley_terry_loss",
     "centring_penalty",

@@ -12,22 +12,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from prefenvs.agents.reward_models.losses import bradley_terry_loss
-from prefenvs.segments import Label, Query, TorchSegments
+from prefenvs.agents.reward_models.step_model import StepRewardModel
+from prefenvs.segments import TorchSegments
 
 CHUNK = 2048
 """Rows that pass through the networks at a time where no gradient is kept: so many activations stay in the cache."""
 
 
-class RewardEnsemble(nn.Module):
+class RewardEnsemble(StepRewardModel):
     """M multi-layer perceptrons from (observation, action) to a reward in [-1, 1], evaluated in one batch.
 
     The mean of the members, divided by `scale`, is the reward. Lee et al. 2021, arXiv:2106.05091: three members of
     3x256 LeakyReLU with a tanh output on the inputs as they are, scale 1. Standardized inputs need far fewer answers
     where the parts of an observation differ in size, as positions and velocities of a robot do (docs/benchmarks.md).
     """
-
-    supports = frozenset({"reward", "members", "segment", "prefer", "loss"})
 
     def __init__(
         self,
@@ -116,32 +114,11 @@ class RewardEnsemble(nn.Module):
         """(M, B) each member's reward of B steps, scaled."""
         return self.forward(self.encode(obs, act)) / self.scale
 
-    def reward(
-        self, obs: Tensor, act: Tensor, next_obs: Tensor | None = None, context: dict[str, Tensor] | None = None
-    ) -> Tensor:
-        """(B,) mean reward of the members, scaled."""
-        return self.members(obs, act).mean(0)
-
     def segment_members(self, segments: TorchSegments) -> Tensor:
         """(M, n) each member's sum over the steps of each segment, padding left out, before scaling."""
         inputs = self.encode(segments.observations[:, :-1], segments.actions)
         n, steps = segments.mask.shape
         return (self.forward(inputs.reshape(n * steps, -1)).reshape(-1, n, steps) * segments.mask).sum(-1)
-
-    def segment(self, segments: TorchSegments, context: dict[str, Tensor] | None = None) -> Tensor:
-        """(n,) mean of the members' sums."""
-        return self.segment_members(segments).mean(0)
-
-    def prefer(self, query: Query) -> Tensor:
-        """(n, k, k) logit that segment i is preferred to j: the difference of their sums."""
-        sums = self.segment(query.segments.torch(self.device)).reshape(query.n, query.k)
-        return sums[:, :, None] - sums[:, None, :]
-
-    def loss(self, query: Query, label: Label) -> Tensor:
-        """(n,) Bradley-Terry loss a query, the mean over members, in nats."""
-        sums = self.segment_members(query.segments.torch(self.device)).reshape(-1, query.n, query.k)
-        target = torch.as_tensor(label.choice, dtype=torch.float32, device=self.device)
-        return bradley_terry_loss(sums, target.expand_as(sums)).mean(0)
 
 
 def _width(space: gym.Space[Any]) -> int:

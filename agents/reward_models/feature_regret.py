@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from prefenvs.agents.reward_models.features import Features
-from prefenvs.agents.reward_models.linear import TEMPERATURE, LinearModel
+from prefenvs.agents.reward_models.linear import TEMPERATURE, LinearModel, check_temperature, soft_maximum
 from prefenvs.segments import TorchSegments
 
 
@@ -56,10 +56,6 @@ class FeatureReward(LinearModel):
         """(n, d) sums of the features of each segment."""
         return (self.collected(segments),)
 
-    def forward(self, read: tuple[Tensor, ...]) -> Tensor:
-        """(M, n) each member's score of each segment, in units of reward."""
-        return self.weights @ read[0].T
-
 
 class FeatureRegret(FeatureReward):
     """The same reward vectors, but a segment is worth minus its regret under the reward that is being learned.
@@ -105,8 +101,7 @@ class FeatureRegret(FeatureReward):
             ValueError: if T is not positive.
         """
         super().__init__(features, members)
-        if not temperature > 0:
-            raise ValueError(f"temperature={temperature}, expected above 0; near 0 is the maximum over policies.")
+        check_temperature(temperature)
         self.psi, self.temperature = psi, temperature
         if starts is not None:
             self.starts = torch.as_tensor(starts, dtype=self.weights.dtype)
@@ -119,7 +114,7 @@ class FeatureRegret(FeatureReward):
         """(M, n) V~ of (P, n, d) successor features."""
         policies, n, dims = psi.shape
         values = (self.weights @ psi.reshape(-1, dims).T).reshape(-1, policies, n)
-        return ((values / self.temperature).softmax(1) * values).sum(1)
+        return soft_maximum(values, self.temperature)
 
     def read(self, segments: TorchSegments) -> tuple[Tensor, ...]:
         """(n, d) discounted sums of features, (P, 2 n, d) successor features of both ends, (n,) gamma^n."""

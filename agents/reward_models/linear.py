@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from prefenvs.agents.reward_models.losses import bradley_terry_loss
-from prefenvs.segments import Label, Query, TorchSegments
+from prefenvs.agents.reward_models.step_model import StepRewardModel
+from prefenvs.segments import TorchSegments
 
 TEMPERATURE = 0.001
 """T of the softmax over input policies, in units of return. Knox et al. 2022, released code."""
@@ -19,14 +20,12 @@ REFRESHES = 5
 64% of the noiseless labels of the delivery grid agree with its true weights, since no policy of the set suits them."""
 
 
-class LinearModel(nn.Module):
+class LinearModel(StepRewardModel):
     """M reward vectors w over d features, learned beside each other; the score of a segment is the subclass's own.
 
     A subclass fills in `step_features` and the two halves of a segment's score: `read`, which does not depend on w and
-    is done once, and `forward`, which does and is differentiated.
+    is done once, and, where that is no partial return, `forward`, which does and is differentiated.
     """
-
-    supports = frozenset({"reward", "members", "segment", "prefer", "loss"})
 
     def __init__(self, dims: int, members: int) -> None:
         """Start from w = 0 with M = `members` vectors of `dims` numbers."""
@@ -51,8 +50,8 @@ class LinearModel(nn.Module):
         raise NotImplementedError
 
     def forward(self, read: tuple[Tensor, ...]) -> Tensor:
-        """(M, n) each member's score of segments that were `read`."""
-        raise NotImplementedError
+        """(M, n) each member's score of segments that were `read`; here w . sum of features, the partial return."""
+        return self.weights @ read[0].T
 
     def refresh(self) -> None:
         """Bring up to date what depends on the reward vectors; called now and then while they are learned."""
@@ -61,30 +60,24 @@ class LinearModel(nn.Module):
         """(M, B) each member's reward of B steps; without `next_obs` its mean over what may follow."""
         return self.weights @ self.step_features(obs, act, next_obs).T
 
-    def reward(
-        self, obs: Tensor, act: Tensor, next_obs: Tensor | None = None, context: dict[str, Tensor] | None = None
-    ) -> Tensor:
-        """(B,) mean reward of the members."""
-        return self.members(obs, act, next_obs).mean(0)
-
     def segment_members(self, segments: TorchSegments) -> Tensor:
         """(M, n) each member's score of each segment."""
         return self(self.read(segments))
 
-    def segment(self, segments: TorchSegments, context: dict[str, Tensor] | None = None) -> Tensor:
-        """(n,) mean of the members' scores."""
-        return self.segment_members(segments).mean(0)
 
-    def prefer(self, query: Query) -> Tensor:
-        """(n, k, k) logit that segment i is preferred to j: the difference of their scores."""
-        scores = self.segment(query.segments.torch(self.device)).reshape(query.n, query.k)
-        return scores[:, :, None] - scores[:, None, :]
+def soft_maximum(values: Tensor, temperature: float) -> Tensor:
+    """(M, n) V~ = sum_i p_i V_i with p = softmax_i(V_i / T), of the values (M, P, n) of P policies."""
+    return ((values / temperature).softmax(1) * values).sum(1)
 
-    def loss(self, query: Query, label: Label) -> Tensor:
-        """(n,) Bradley-Terry loss a query, the mean over members, in nats."""
-        scores = self.segment_members(query.segments.torch(self.device)).reshape(-1, query.n, query.k)
-        target = torch.as_tensor(label.choice, dtype=scores.dtype, device=scores.device)
-        return bradley_terry_loss(scores, target.expand_as(scores)).mean(0)
+
+def check_temperature(temperature: float) -> None:
+    """Refuse a T that gives no softmax.
+
+    Raises:
+        ValueError: if it is not positive.
+    """
+    if not temperature > 0:
+        raise ValueError(f"temperature={temperature}, expected above 0; near 0 is the maximum over policies.")
 
 
 def random_weights(count: int, dims: int, rng: np.random.Generator) -> np.ndarray:

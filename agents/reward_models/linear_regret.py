@@ -11,7 +11,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from prefenvs.agents.reward_models.linear import TEMPERATURE, LinearModel, random_weights
+from prefenvs.agents.reward_models.linear import (
+    TEMPERATURE,
+    LinearModel,
+    check_temperature,
+    random_weights,
+    soft_maximum,
+)
 from prefenvs.error import unknown_name
 from prefenvs.making import make_task
 from prefenvs.segments import TorchSegments
@@ -60,10 +66,6 @@ class LinearReward(LinearModel):
         phi = self.features[states[:, :-1], actions, states[:, 1:]]  # (n, T, d)
         return ((phi * segments.mask[..., None]).sum(1),)
 
-    def forward(self, read: tuple[Tensor, ...]) -> Tensor:
-        """(M, n) each member's score of each segment, in units of reward."""
-        return self.weights @ read[0].T
-
 
 class LinearRegret(LinearReward):
     """The same reward vectors, but a segment is worth minus its regret under the reward that is being learned.
@@ -108,8 +110,7 @@ class LinearRegret(LinearReward):
             ValueError: if the problem has no features, or T is not positive.
         """
         super().__init__(mdp, members)
-        if not temperature > 0:
-            raise ValueError(f"temperature={temperature}, expected above 0; near 0 is the maximum over policies.")
+        check_temperature(temperature)
         self.temperature = temperature
         self._mdp = mdp.with_weights(np.zeros(self.weights.shape[1]))
         self.register_buffer("psi", torch.tensor(successor_features(mdp, policies)))  # (P, S, d)
@@ -122,7 +123,7 @@ class LinearRegret(LinearReward):
     def state_values(self) -> Tensor:
         """(M, S) V~ of each state, 0 in terminal ones."""
         values = torch.einsum("md,psd->mps", self.weights, self.psi)
-        return ((values / self.temperature).softmax(1) * values).sum(1)
+        return soft_maximum(values, self.temperature)
 
     def advantages(self) -> Tensor:
         """(M, S, A) A~ = Q~ - V~."""

@@ -13,7 +13,7 @@ from torch.nn.functional import logsigmoid
 from prefenvs.metrics.kl_frontier import kl_divergence
 from prefenvs.tasks.text.enumerable import EnumerableText, all_completions
 from prefenvs.tasks.text.lm import LanguageModel
-from prefenvs.teacher import Teacher, Thresholds, answer_scores, draws_needed
+from prefenvs.teacher import Teacher, choose, draws_needed
 
 
 @torch.no_grad()
@@ -153,6 +153,14 @@ class TableReward:
         return (tokens * self._size ** torch.arange(tokens.shape[1])).sum(1)
 
 
+def draw_two(law: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """(n, 2) numbers of two outcomes drawn without replacement from each of n distributions (n, C).
+
+    The greatest of log-probability plus Gumbel noise: Kool et al. 2019, arXiv:1903.06059.
+    """
+    return np.argsort(-(np.log(law) + rng.gumbel(size=law.shape)), axis=1)[:, :2]
+
+
 def draw_answered_pairs(
     law: np.ndarray, scores: np.ndarray, n: int, teacher: Teacher, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -169,13 +177,9 @@ def draw_answered_pairs(
         (n,) prompts, and the (n,) numbers of the chosen and of the rejected completion.
     """
     prompt = rng.integers(len(law), size=n)
-    # Two without replacement: the greatest of log-probability plus Gumbel noise.
-    noisy = np.log(law)[prompt] + rng.gumbel(size=(n, law.shape[1]))
-    one, other = np.argsort(-noisy, axis=1)[:, :2].T
+    one, other = draw_two(law[prompt], rng).T
     shown = np.stack([scores[prompt, one], scores[prompt, other]], axis=1)
-    uniforms = rng.random((n, draws_needed(2)))
-    choice = answer_scores(teacher, Thresholds(1.0, -np.inf, 0.0), shown, shown, uniforms, "choice").choice
-    first = choice[:, 0] == 1
+    first = choose(teacher, shown, rng.random((n, draws_needed(2))))[:, 0] == 1
     return prompt, np.where(first, one, other), np.where(first, other, one)
 
 

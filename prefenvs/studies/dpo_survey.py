@@ -18,13 +18,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from prefenvs.agents.text.exact import tree_logprobs
+from prefenvs.agents.text.exact import draw_two, tree_logprobs
 from prefenvs.agents.text.losses import PAIR_LOSSES, PairLogps
 from prefenvs.metrics.kl_frontier import kl_divergence
 from prefenvs.studies._check import Paper, Table, Tables, Verdict, decide, over_seeds, paired_difference, per_seed
+from prefenvs.studies._tables import seed_mean
 from prefenvs.tasks.text.enumerable import TextLength
 from prefenvs.tasks.text.language import completion_mask
-from prefenvs.teacher import Teacher, Thresholds, answer_scores, draws_needed
+from prefenvs.teacher import Teacher, choose, draws_needed
 
 PAPER = Paper(
     card="70",
@@ -135,15 +136,13 @@ def labelled(
 ) -> tuple[np.ndarray, np.ndarray]:
     """(pairs,) prompt of each pair, and its chosen and rejected completions (2, kinds of labels, pairs)."""
     prompt = np.repeat(np.arange(len(gold)), PAIRS)
-    # Two without replacement, by the reference: the greatest of log-probability plus Gumbel noise.
-    both = np.argsort(-(np.log(law)[prompt] + rng.gumbel(size=(len(prompt), len(tokens)))), axis=1)[:, :2]
+    both = draw_two(law[prompt], rng)  # by the reference
     uniforms, sides = rng.random((len(prompt), draws_needed(2))), []
     for kind in LABELS:
         teacher = Teacher(eps_mistake=FLIPS if kind == "flipped" else 0.0)
         liked = gold + (TOKEN * tokens if kind == "length" else 0.0)
-        scores = liked[prompt[:, None], both]
-        label = answer_scores(teacher, Thresholds(1.0, -np.inf, 0.0), scores, scores, uniforms, "choice")
-        sides.append(np.take_along_axis(both, np.argsort(-label.choice, axis=1), 1).T)
+        choice = choose(teacher, liked[prompt[:, None], both], uniforms)
+        sides.append(np.take_along_axis(both, np.argsort(-choice, axis=1), 1).T)
     return prompt, np.stack(sides, 1)
 
 
@@ -177,7 +176,7 @@ def summary(tables: Tables) -> Table:
     rows = []
     for loss in tables:
         means = {
-            (key, kind): float(np.mean(list(per_seed(tables, loss, key, labels=kind).values())))
+            (key, kind): seed_mean(per_seed(tables, loss, key, labels=kind))
             for key in ("gold", "length", "chosen")
             for kind in LABELS
         }

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 import prefenvs
-from prefenvs.agents.evaluation import FIRST_SEED
+from prefenvs.agents.evaluation import evaluate
 from prefenvs.agents.gridded import CHARTS, GridPlanner, GridPolicies, GridPolicy, task_dynamics
 from prefenvs.agents.reward_models import FeatureRegret, FeatureReward, fit_linear, quadratic_features, random_weights
 from prefenvs.metrics import REWARD_METRICS, RewardComparison, Transitions
@@ -124,16 +124,11 @@ def play(envs: Any, policies: list[GridPolicy], rng: np.random.Generator) -> Any
 
 def true_return(policy: GridPolicy, episodes: int) -> float:
     """Mean true return, 0 for random play and 1 for the reference score."""
-    envs = gym.make_vec(TASKS[TASK].id, episodes, "sync", evaluation=True)
-    observations, _ = envs.reset(seed=FIRST_SEED)
-    total = np.zeros(episodes)
-    for _ in range(TASKS[TASK].horizon):
-        observations, rewards, *_ = envs.step(policy.act(observations))
-        total += rewards
+    mean = evaluate(policy, TASKS[TASK].id, episodes).mean
     random, reference = TASKS[TASK].random_score, TASKS[TASK].reference_score
     assert random is not None
     assert reference is not None
-    return float((total.mean() - random.mean) / (reference.mean - random.mean))
+    return float((mean - random.mean) / (reference.mean - random.mean))
 
 
 def compared(envs: Any, steps: prefenvs.Segments, model: FeatureReward, member: int) -> RewardComparison:

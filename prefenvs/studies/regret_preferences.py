@@ -37,7 +37,7 @@ from prefenvs.tasks.grid.random_mdp import GAMMA, random_grid, random_lottery_gr
 from prefenvs.tasks.grid.sampling import random_segments
 from prefenvs.tasks.grid.solvers import policy_iteration, uniform_policy
 from prefenvs.tasks.grid.tabular import TabularMDP
-from prefenvs.teacher import Teacher, Thresholds, answer_scores, draws_needed
+from prefenvs.teacher import Teacher, choose, draws_needed
 
 PAPER = Paper(
     card="25",
@@ -120,8 +120,7 @@ def answers(
         "regret": Regret(TabularValues(*policy_iteration(mdp), mdp.gamma)),
     }
     scores = models[preference].utility(segments).sum(1).reshape(-1, 2)
-    teacher = Teacher(beta=beta, scale="raw")
-    return answer_scores(teacher, Thresholds(1.0, -np.inf, 0.0), scores, scores, uniforms, "choice").choice
+    return choose(Teacher(beta=beta, scale="raw"), scores, uniforms)
 
 
 def moved(mdp: TabularMDP, preference: str, seen: tuple[np.ndarray, ...], uniforms: np.ndarray) -> float:

@@ -14,11 +14,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from prefenvs.agents.text.exact import draw_two
 from prefenvs.agents.text.losses import PAIR_LOSSES, PairLogps
 from prefenvs.studies._check import Paper, Table, Tables, Verdict, decide, over_seeds, paired_difference
 from prefenvs.studies._tables import at_end, curve
 from prefenvs.tasks.text.enumerable import TextBandit
-from prefenvs.teacher import Teacher, Thresholds, answer_scores, draws_needed
+from prefenvs.teacher import Teacher, choose, draws_needed
 
 PAPER = Paper(
     card="08",
@@ -89,12 +90,9 @@ def pairs(gold: np.ndarray, law: np.ndarray, covered: int, seed: int) -> tuple[t
     rng = np.random.default_rng(seed)
     shown = rng.permuted(np.tile(np.arange(gold.shape[1]), (len(gold), 1)), axis=1)[:, :covered]
     prompt = rng.integers(len(gold), size=PAIRS)
-    # Two without replacement, by the reference: the greatest of log-probability plus Gumbel noise.
-    noisy = np.log(np.take_along_axis(law, shown, 1))[prompt] + rng.gumbel(size=(PAIRS, covered))
-    both = np.take_along_axis(shown[prompt], np.argsort(-noisy, axis=1)[:, :2], 1)
+    both = np.take_along_axis(shown[prompt], draw_two(np.take_along_axis(law, shown, 1)[prompt], rng), 1)
     scores, uniforms = gold[prompt[:, None], both], rng.random((PAIRS, draws_needed(2)))
-    teacher = Teacher(beta=1.0, scale="raw")
-    first = answer_scores(teacher, Thresholds(1.0, -np.inf, 0.0), scores, scores, uniforms, "choice").choice[:, 0] == 1
+    first = choose(Teacher(beta=1.0, scale="raw"), scores, uniforms)[:, 0] == 1
     return tuple(map(torch.tensor, (shown, prompt, np.where(first, *both.T), np.where(first, *both.T[::-1]))))
 
 
