@@ -198,7 +198,7 @@ class JudgedSegments:
 
 
 JUDGED = ("observations", "actions", "rewards", "factors")
-"""Fields of `JudgedSegments` that an oracle may leave out of its `reads`: to fetch them is most of a label's cost."""
+"""Fields of `JudgedSegments` that an oracle may leave out of its `reads`: to fetch all may double a label's cost."""
 
 RESERVED_CONTEXT = ("user", "criterion", "principle", "prompt")
 """Keys of a query's context whose meaning every oracle shares."""
