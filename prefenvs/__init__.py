@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from prefenvs.agents.evaluation import EvalCallback as EvalCallback
     from prefenvs.calibration import Calibration as Calibration
     from prefenvs.calibration import calibrate as calibrate
+    from prefenvs.collecting import collect as collect
     from prefenvs.error import BudgetSpent as BudgetSpent
     from prefenvs.error import DamagedFile as DamagedFile
     from prefenvs.error import EvaluationOnly as EvaluationOnly
@@ -45,6 +46,7 @@ __version__ = "0.1.0"
 _MODULES = {
     "prefenvs.agents.evaluation": ("EvalCallback",),
     "prefenvs.calibration": ("Calibration", "calibrate"),
+    "prefenvs.collecting": ("collect",),
     "prefenvs.error": (
         *("BudgetSpent", "DamagedFile", "EvaluationOnly", "NoExpert"),
         *("PrefenvsError", "RunMismatch", "SegmentForgotten"),

@@ -63,6 +63,16 @@ class TaskSpec:
         """The id to give to `gym.make`."""
         return f"prefenvs/{self.name}-v{self.version}"
 
+    def normalised(self, score: float) -> float:
+        """A mean true return, as a share of the way from the random score, 0, to the reference score, 1.
+
+        Raises:
+            ValueError: if the task lacks one of the two.
+        """
+        if self.random_score is None or self.reference_score is None:
+            raise ValueError(f"{self.name} has no random or no reference score to measure {score} by.")
+        return float((score - self.random_score.mean) / (self.reference_score.mean - self.random_score.mean))
+
 
 @runtime_checkable
 class Task(Protocol):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from prefenvs.metrics.kl_frontier import kl_divergence
+from prefenvs.metrics.over_optimisation import OptimisationCurve, gold_at_kl, peak_to_final_drop
 from prefenvs.tasks.text.enumerable import EnumerableText, all_completions
 from prefenvs.tasks.text.lm import LanguageModel
 from prefenvs.teacher import Teacher, choose, draws_needed
@@ -111,6 +113,14 @@ class ExactCurve:
         if self._iterations % self.every == 0:
             self._note()
         return True
+
+    def table(self, kls: Sequence[float]) -> list[dict[str, float]]:
+        """The rows, each with the run's `drop` of gold from its peak and its `gold at` given KLs in nats."""
+        kl, gold = (np.array([row[key] for row in self.rows]) for key in ("kl", "gold"))
+        matched = gold_at_kl(OptimisationCurve(kl, gold), np.array(kls)).tolist()
+        own = {"drop": float(peak_to_final_drop(gold))}
+        own |= {f"gold at {at}": value for at, value in zip(kls, matched, strict=True)}
+        return [{**row, **own} for row in self.rows]
 
     def _note(self) -> None:
         law = completion_probabilities(self.policy, self.task)

@@ -1,7 +1,7 @@
-"""`python -m prefenvs.studies` makes the pages anew from the recorded results."""
+"""`python -m prefenvs.studies` makes summaries, figures and pages anew from the recorded tables."""
 
-from prefenvs.studies._pages import render
+from prefenvs.studies._pages import refresh
 
 if __name__ == "__main__":
-    for written in render():
+    for written in refresh():
         print(written)

@@ -9,6 +9,7 @@ from statistics import NormalDist
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 Outcome: TypeAlias = Literal["holds", "fails", "undecided"]
 Table: TypeAlias = Sequence[Mapping[str, Any]]
@@ -79,21 +80,6 @@ def decide(estimates: Sequence[Estimate], note: str = "") -> Verdict:
     return Verdict(outcome, tuple(estimates), note)
 
 
-def per_seed(tables: Tables, arm: str, column: str, **where: Any) -> dict[int, float]:
-    """Mean of a column of an arm's tables, by seed, over the rows that have the values of `where`.
-
-    Raises:
-        ValueError: if a seed has no such row.
-    """
-    found = {}
-    for seed, table in tables[arm].items():
-        rows = [row[column] for row in table if all(row[key] == value for key, value in where.items())]
-        if not rows:
-            raise ValueError(f"seed {seed} of arm {arm!r} has no row with {where or 'anything in it'}.")
-        found[seed] = float(np.mean(rows))
-    return found
-
-
 def exact(name: str, value: float, margin: float = 0.0) -> Estimate:
     """An estimate without an interval, of something computed and not sampled."""
     return Estimate(name, float(value), float(value), float(value), margin)
@@ -105,47 +91,15 @@ def within(name: str, error: float, tolerance: float) -> Estimate:
 
 
 def over_seeds(
-    name: str, values: Mapping[int, float], margin: float = 0.0, *, statistic: Statistic = np.mean, seed: int = 0
-) -> Estimate:
-    """Mean (or median) over seeds with its bootstrap interval.
-
-    Args:
-        name: what was measured, with its unit.
-        values: a number a seed, two seeds at least.
-        margin: what the interval has to reach.
-        statistic: np.mean, np.median or `interquartile_mean`.
-        seed: of the resampling.
-    """
-    return over_tasks_and_seeds(name, {"": values}, margin, statistic=statistic, seed=seed)
-
-
-def paired_difference(
     name: str,
-    ours: Mapping[int, float],
-    theirs: Mapping[int, float],
+    values: ArrayLike,
     margin: float = 0.0,
     *,
+    at_most: bool = False,
     statistic: Statistic = np.mean,
     seed: int = 0,
 ) -> Estimate:
-    """Mean (or median) over seeds of ours - theirs, paired by seed, with its bootstrap interval.
-
-    Raises:
-        ValueError: if the two have different seeds.
-    """
-    return over_seeds(name, _differences(name, ours, theirs), margin, statistic=statistic, seed=seed)
-
-
-def over_tasks_and_seeds(
-    name: str,
-    values: Mapping[str, Mapping[int, float]],
-    margin: float = 0.0,
-    *,
-    minus: Mapping[str, Mapping[int, float]] | None = None,
-    statistic: Statistic = np.mean,
-    seed: int = 0,
-) -> Estimate:
-    """A statistic over tasks x seeds with its stratified bootstrap interval: seeds are drawn anew within each task.
+    """Mean (or median) over seeds with its stratified bootstrap interval; of differences, if arms are to be compared.
 
     Agarwal et al. 2021, sec. 4.1, arXiv:2108.13264. Tasks are the strata and stay as they are: the interval says what
     other seeds would give on these tasks. Few seeds make plain bootstrap intervals too short; the percentiles are
@@ -153,27 +107,20 @@ def over_tasks_and_seeds(
 
     Args:
         name: what was measured, with its unit.
-        values: by task and seed; every task has the same number of seeds, two at least.
+        values: (n,) a number a seed, as `per_seed` gives them, or (K, n) with a row a task; two seeds at least.
         margin: what the interval has to reach.
-        minus: subtracted, paired by task and seed.
-        statistic: of all numbers together; takes `axis`.
+        at_most: what the interval has to stay below.
+        statistic: np.mean, np.median or `interquartile_mean`, of all numbers together.
         seed: of the resampling.
 
     Raises:
-        ValueError: if there are fewer than two seeds a task, or tasks or seeds do not match.
+        ValueError: for fewer than two seeds.
     """
-    if minus is not None:
-        if set(values) != set(minus):
-            raise ValueError(f"{name}: tasks {sorted(values)} and {sorted(minus)} cannot be paired.")
-        values = {task: _differences(name, values[task], minus[task]) for task in values}
-    counts = {len(row) for row in values.values()}
-    if len(counts) != 1 or min(counts) < 2:
-        raise ValueError(
-            f"{name}: expected the same number of seeds for each task, two at least, got {sorted(counts)}."
-        )
-    table = np.array([[row[key] for key in sorted(row)] for _, row in sorted(values.items())], dtype=float)  # (K, n)
+    table = np.atleast_2d(np.asarray(values, dtype=float))
+    if table.ndim != 2 or table.shape[1] < 2:
+        raise ValueError(f"{name}: expected (n,) or (tasks, n) numbers, n two seeds or more, got {np.shape(values)}.")
     low, high = bootstrap(table, np.random.default_rng(seed), statistic)
-    return Estimate(name, float(statistic(table.reshape(-1), axis=-1)), low, high, margin)
+    return Estimate(name, float(statistic(table.reshape(-1), axis=-1)), low, high, margin, at_most)
 
 
 def bootstrap(table: np.ndarray, rng: np.random.Generator, statistic: Statistic = np.mean) -> tuple[float, float]:
@@ -218,9 +165,3 @@ def _student_quantile(degrees: int) -> float:
     density = np.cos(angles) ** (degrees - 1)
     mass = np.concatenate([[0.0], np.cumsum((density[1:] + density[:-1]) / 2)])
     return math.sqrt(degrees) * math.tan(float(np.interp(CONFIDENCE, mass / mass[-1], angles)))
-
-
-def _differences(name: str, ours: Mapping[int, float], theirs: Mapping[int, float]) -> dict[int, float]:
-    if set(ours) != set(theirs):
-        raise ValueError(f"{name}: seeds {sorted(ours)} and {sorted(theirs)} cannot be paired.")
-    return {seed: ours[seed] - theirs[seed] for seed in ours}

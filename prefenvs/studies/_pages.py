@@ -13,7 +13,7 @@ from prefenvs.error import PrefenvsError
 from prefenvs.studies import STUDIES
 from prefenvs.studies._check import Estimate
 from prefenvs.studies._history import checkout, commit_that_fixed, is_clean
-from prefenvs.studies._run import dump, unpacked
+from prefenvs.studies._run import dump, summary, unpacked
 from prefenvs.studies._study import Statement, load, statement
 
 PAPERS_HEAD = """# Papers
@@ -69,6 +69,20 @@ def draw(result: Mapping[str, Any], path: Path) -> bool:
         module.draw(unpacked(result), figure)
         FigureCanvasSVG(figure).print_svg(path, metadata={"Date": None})
     return True
+
+
+def refresh(docs: Path | None = None) -> list[Path]:
+    """Make summaries and figures anew from the recorded tables, then the pages; returns what it wrote.
+
+    Results of a study that has since fixed something else stay as they were.
+    """
+    docs = docs or checkout() / "docs"
+    for name, result in recorded(docs).items():
+        if result["fixed"]["hash"] == statement(name).fixed:
+            result["summary"] = summary(load(name), unpacked(result))
+            result["figure"] = draw(result, docs / "studies" / f"{name}.svg")
+            write_atomically(docs / "results" / "studies" / f"{name}.json", dump(result))
+    return render(docs)
 
 
 def render(docs: Path | None = None) -> list[Path]:

@@ -19,6 +19,7 @@ from prefenvs.runs import Job, execute, versions
 from prefenvs.studies._check import Estimate, Paper, Tables, Verdict
 from prefenvs.studies._history import commit_that_fixed, head, is_clean
 from prefenvs.studies._study import SCALES, Statement, load, making_hash, statement
+from prefenvs.studies._tables import means
 
 ON_TOP = ("bench", "cli.py", "studies", "web")
 """What the rest of the package never imports."""
@@ -171,18 +172,9 @@ def paper_of(result: Mapping[str, Any]) -> Paper:
 
 
 def summary(module: Any, tables: Tables) -> list[dict[str, Any]]:
-    """The table of the page: the study's own, or means over rows and seeds, one row an arm and text in the tables."""
-    if hasattr(module, "summary"):
-        return [dict(row) for row in module.summary(tables)]
-    groups: dict[tuple[Any, ...], dict[str, list[float]]] = {}
-    for arm, seeds in tables.items():
-        for row in (row for table in seeds.values() for row in table):
-            texts = {key: value for key, value in row.items() if isinstance(value, str)}
-            numbers = groups.setdefault(tuple({"arm": arm, **texts}.items()), {})
-            for key, value in row.items():
-                if isinstance(value, int | float):
-                    numbers.setdefault(key, []).append(float(value))
-    return [{**dict(group), **{k: sum(v) / len(v) for k, v in numbers.items()}} for group, numbers in groups.items()]
+    """The table of the page: the study's own, or means over rows and seeds, a row an arm."""
+    own = module.summary if hasattr(module, "summary") else means()
+    return [dict(row) for row in own(tables)]
 
 
 def dump(result: Mapping[str, Any]) -> str:

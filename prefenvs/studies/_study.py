@@ -21,7 +21,7 @@ REQUIRED = (*LITERAL, "arms", "run", "check")
 FREE = ("PARTS", "TESTS")
 """Constants that may change without amending the study: they say where things are."""
 AFTERWARDS = ("check", "draw", "summary")
-"""Functions that read tables and do not make them."""
+"""Functions that read tables and do not make them; they may be assigned, as `summary = means(last=True)`."""
 
 
 @dataclass(frozen=True)
@@ -103,12 +103,20 @@ def fixed_hash(source: str) -> str:
 def making_hash(source: str) -> str:
     """SHA-256 of what makes a study's tables: all of it but the functions that read them."""
     tree = ast.parse(source)
-    tree.body = [n for n in tree.body if not (isinstance(n, ast.FunctionDef) and n.name in AFTERWARDS)]
+    tree.body = [node for node in tree.body if not set(_names(node)) & set(AFTERWARDS)]
     return _sha256(ast.unparse(tree))
 
 
 class _Text(str):
     """Source of an expression that is no literal."""
+
+
+def _names(node: ast.stmt) -> list[str]:
+    """What a statement defines: a function, or names that it assigns."""
+    if isinstance(node, ast.FunctionDef):
+        return [node.name]
+    targets = node.targets if isinstance(node, ast.Assign) else []
+    return [target.id for target in targets if isinstance(target, ast.Name)]
 
 
 def _constants(tree: ast.Module) -> dict[str, ast.expr]:

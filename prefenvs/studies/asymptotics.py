@@ -23,7 +23,8 @@ from prefenvs.metrics.kl_frontier import (
     rate_function,
     tilt_for_kl,
 )
-from prefenvs.studies._check import Paper, Table, Tables, Verdict, decide, per_seed, within
+from prefenvs.studies._check import Paper, Table, Tables, Verdict, decide, within
+from prefenvs.studies._tables import per_seed
 
 PAPER = Paper(
     card="52",
@@ -172,4 +173,4 @@ def draw(tables: Tables, figure: Any) -> None:
 def gap(tables: Tables, arm: str, **where: Any) -> float:
     """Mean over seeds of an arm's gap of reward a token to the tilt."""
     tilt, mine = (per_seed(tables, name, "reward", **where) for name in ("tilt", arm))
-    return float(np.mean([tilt[seed] - mine[seed] for seed in tilt]))
+    return float(np.mean(tilt - mine))

@@ -32,7 +32,8 @@ from prefenvs.agents.distributional import (
     stepwise,
     value_iteration,
 )
-from prefenvs.studies._check import Paper, Table, Tables, Verdict, decide, over_seeds, per_seed
+from prefenvs.studies._check import Paper, Table, Tables, Verdict, decide, over_seeds
+from prefenvs.studies._tables import means, per_seed, runs
 from prefenvs.tasks.grid.ledge import ledge_world
 from prefenvs.tasks.grid.world import build_grid
 
@@ -137,24 +138,22 @@ def check(tables: Tables) -> Verdict:
     """Every part of the claim, paired by seed."""
     taus = sorted({row["at"] for row in next(iter(tables["stock"].values())) if row["grid"] == "ledge"})
     cvar = {(arm, tau): per_seed(tables, arm, "value", grid="ledge", at=tau) for arm in tables for tau in taus}
-    seeds = tuple(cvar["stock", 1.0])
 
-    def lead(tau: float, seed: int, arm: str) -> float:
-        return (cvar["stock", tau][seed] - cvar[arm, tau][seed]) / abs(cvar["stock", tau][seed])
+    def lead(tau: float, arm: str) -> np.ndarray:
+        return (cvar["stock", tau] - cvar[arm, tau]) / abs(cvar["stock", tau])
 
-    over_both = {s: {tau: min(lead(tau, s, "markov"), lead(tau, s, "nested")) for tau in taus} for s in seeds}
-    near, far = (
-        {s: [r["value"] for r in tables[arm][s] if r["grid"] == "pickups"] for s in seeds} for arm in ("stock", "mean")
-    )
+    over_both = np.array([np.minimum(lead(tau, "markov"), lead(tau, "nested")) for tau in taus])
+    near, far = (np.array(runs(tables, arm, "value", grid="pickups")) for arm in ("stock", "mean"))
     return decide(
         [
-            over_seeds("lead over both, best tau", {s: max(over_both[s].values()) for s in seeds}, MARGIN["lead"]),
-            over_seeds("lead over both, worst tau", {s: min(over_both[s].values()) for s in seeds}, -MARGIN["exact"]),
-            over_seeds(
-                "minus distance to the best mean", {s: -abs(lead(1.0, s, "mean")) for s in seeds}, -MARGIN["exact"]
-            ),
-            over_seeds("minus greatest distance from 0", {s: -max(near[s]) for s in seeds}, -MARGIN["near"]),
-            over_seeds("least distance, maximising the mean", {s: min(far[s]) for s in seeds}, MARGIN["far"]),
-            over_seeds("lead of the quantile DQN", {s: -lead(DEEP_TAU, s, "deep") for s in seeds}, MARGIN["deep"]),
+            over_seeds("lead over both, best tau", over_both.max(0), MARGIN["lead"]),
+            over_seeds("lead over both, worst tau", over_both.min(0), -MARGIN["exact"]),
+            over_seeds("minus distance to the best mean", -abs(lead(1.0, "mean")), -MARGIN["exact"]),
+            over_seeds("minus greatest distance from 0", -near.max(1), -MARGIN["near"]),
+            over_seeds("least distance, maximising the mean", far.min(1), MARGIN["far"]),
+            over_seeds("lead of the quantile DQN", -lead(DEEP_TAU, "deep"), MARGIN["deep"]),
         ]
     )
+
+
+summary = means("value", by=("grid", "at"))

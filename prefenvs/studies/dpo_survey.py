@@ -12,7 +12,6 @@ the expected number of tokens, `chosen` the change of log pi(y_w) on the labels 
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -21,8 +20,8 @@ import torch
 from prefenvs.agents.text.exact import draw_two, tree_logprobs
 from prefenvs.agents.text.losses import PAIR_LOSSES, PairLogps
 from prefenvs.metrics.kl_frontier import kl_divergence
-from prefenvs.studies._check import Paper, Table, Tables, Verdict, decide, over_seeds, paired_difference, per_seed
-from prefenvs.studies._tables import seed_mean
+from prefenvs.studies._check import Paper, Table, Tables, Verdict, decide, over_seeds
+from prefenvs.studies._tables import means, per_seed
 from prefenvs.tasks.text.enumerable import TextLength
 from prefenvs.tasks.text.language import completion_mask
 from prefenvs.teacher import Teacher, choose, draws_needed
@@ -149,39 +148,27 @@ def labelled(
 def check(tables: Tables) -> Verdict:
     """Every part of the claim, paired by seed."""
 
-    def of(loss: str, column: str, kind: str) -> dict[int, float]:
+    def of(loss: str, column: str, kind: str) -> np.ndarray:
         return per_seed(tables, loss, column, labels=kind)
 
     estimates = []
     for loss in ("robust_dpo", "cdpo", "ipo"):
         for kind in ("flipped", "clean"):
-            names = f"gold, {kind}, {loss} - dpo"
-            lead = paired_difference(names, of(loss, "gold", kind), of("dpo", "gold", kind), MARGIN["lead"])
-            estimates.append(replace(lead, at_most=kind == "clean"))
-    longest = of("dpo", "length", "length")
+            lead = of(loss, "gold", kind) - of("dpo", "gold", kind)
+            estimates.append(over_seeds(f"gold, {kind}, {loss} - dpo", lead, MARGIN["lead"], at_most=kind == "clean"))
     for loss in ("simpo", "r_dpo", "dpo_norm"):
-        shorter = {seed: 1 - length / longest[seed] for seed, length in of(loss, "length", "length").items()}
-        golds = (of(name, "gold", "length") for name in (loss, "dpo"))
+        shorter = 1 - of(loss, "length", "length") / of("dpo", "length", "length")
+        lead = of(loss, "gold", "length") - of("dpo", "gold", "length")
         estimates.append(over_seeds(f"shorter than dpo, {loss} [share]", shorter, MARGIN["shorter"]))
-        estimates.append(paired_difference(f"gold, length, {loss} - dpo", next(golds), next(golds), MARGIN["equal"]))
-    kept = [
-        over_seeds(f"change of chosen, {loss} [nats]", of(loss, "chosen", "clean"), MARGIN["kept"])
-        for loss in ("dpop", "rpo")
+        estimates.append(over_seeds(f"gold, length, {loss} - dpo", lead, MARGIN["equal"]))
+    kept = {loss: of(loss, "chosen", "clean") for loss in ("dpop", "rpo")}
+    estimates += [
+        over_seeds(f"change of chosen, {loss} [nats]", change, MARGIN["kept"]) for loss, change in kept.items()
     ]
-    return decide([*estimates, *kept])
+    return decide(estimates)
 
 
-def summary(tables: Tables) -> Table:
-    """Means over seeds: gold for each kind of labels, then length and chosen."""
-    rows = []
-    for loss in tables:
-        means = {
-            (key, kind): seed_mean(per_seed(tables, loss, key, labels=kind))
-            for key in ("gold", "length", "chosen")
-            for kind in LABELS
-        }
-        rows.append({"loss": loss, **{f"{key} {kind}": value for (key, kind), value in means.items()}})
-    return rows
+summary = means("gold", "length", "chosen", across="labels")
 
 
 def draw(tables: Tables, figure: Any) -> None:
@@ -191,7 +178,6 @@ def draw(tables: Tables, figure: Any) -> None:
     for axis, column, label in zip(axes, ("gold", "length"), ("gold [sd]", "length [tokens]"), strict=True):
         for kind, marker in zip(LABELS, "os^", strict=True):
             axis.plot([row[f"{column} {kind}"] for row in rows], range(len(rows)), marker, markersize=4, label=kind)
-        axis.grid(axis="y", alpha=0.3)
         axis.set(xlabel=label)
-    axes[0].set_yticks(range(len(rows)), [row["loss"] for row in rows], fontsize=8)
+    axes[0].set_yticks(range(len(rows)), [row["arm"] for row in rows], fontsize=8)
     axes[0].legend(title="labels")

@@ -31,9 +31,8 @@ from prefenvs.agents.text.p3o import P3O, P3OConfig
 from prefenvs.agents.text.ppo import TokenPPO, TokenPPOConfig
 from prefenvs.agents.text.preference_pairs import PreferencePairs
 from prefenvs.agents.text.rloo import RLOO, RLOOConfig
-from prefenvs.metrics.over_optimisation import OptimisationCurve, gold_at_kl
-from prefenvs.studies._check import Paper, Table, Tables, Verdict, decide, paired_difference, per_seed, within
-from prefenvs.studies._tables import at_end, curve, seed_mean
+from prefenvs.studies._check import Paper, Table, Tables, Verdict, decide, over_seeds, within
+from prefenvs.studies._tables import curves, means, per_seed
 from prefenvs.tasks.text.enumerable import TextEnum
 from prefenvs.tasks.text.lm import Tabular
 from prefenvs.teacher import Teacher
@@ -92,11 +91,9 @@ def run(arm: str, seed: int, scale: str) -> Table:
     steps = DPO_STEPS if arm == "dpo" else 1
     exact = ExactCurve(policy, task, EVERY * steps, gold=standardised(law, gold))
     learner.learn(size * steps * ROLLOUTS[scale], exact)
-    kl, found = (np.array([row[key] for row in exact.rows]) for key in ("kl", "gold"))
-    matched = gold_at_kl(OptimisationCurve(kl, found), np.array(KLS[scale])).tolist()
-    own = {"matched": sum(matched) / len(matched)}
-    own |= {f"gold at {at}": value for at, value in zip(KLS[scale], matched, strict=True)}
-    return [{**row, **own} for row in exact.rows]
+    rows = exact.table(KLS[scale])
+    matched = [rows[0][f"gold at {kl}"] for kl in KLS[scale]]
+    return [{**row, "matched": sum(matched) / len(matched)} for row in rows]
 
 
 def make_learner(arm: str, seed: int, policy: Any, task: Any, rewards: np.ndarray, answered: Any) -> tuple[Any, int]:
@@ -131,31 +128,16 @@ def check(tables: Tables) -> Verdict:
     ]
     return decide(
         [
-            *(paired_difference(f"gold, {a} - {b}", gold[a], gold[b], MARGIN["lead"]) for a, b in leads),
-            paired_difference("gold, p3o x1 - dpo", gold["p3o x1"], gold["dpo"], MARGIN["dpo"]),
+            *(over_seeds(f"gold, {a} - {b}", gold[a] - gold[b], MARGIN["lead"]) for a, b in leads),
+            over_seeds("gold, p3o x1 - dpo", gold["p3o x1"] - gold["dpo"], MARGIN["dpo"]),
             within("greatest change of P3O by offsets", max(changes), MARGIN["same"]),
             *(
-                paired_difference(f"fall of {arm} by offsets", gold[arm], gold[f"{arm} moved"], MARGIN["drop"])
+                over_seeds(f"fall of {arm} by offsets", gold[arm] - gold[f"{arm} moved"], MARGIN["drop"])
                 for arm in ("ppo x1", "ppo x4")
             ),
         ]
     )
 
 
-def summary(tables: Tables) -> Table:
-    """Gold at each KL, and gold and KL at the end, by arm."""
-    first = next(iter(tables["dpo"].values()))[0]
-    named = {key: key for key in first if key.startswith("gold at")} | {"gold": "gold at end", "kl": "KL at end"}
-    return [{"arm": a} | {name: seed_mean(at_end(tables, a, key)) for key, name in named.items()} for a in tables]
-
-
-def draw(tables: Tables, figure: Any) -> None:
-    """Gold against KL, means over seeds at the same iteration; dashed where rewards are moved."""
-    axes = figure.subplots()
-    for place, arm in enumerate(arm for arm in tables if not arm.endswith("moved")):
-        for name, line in ((arm, "-"), (f"{arm} moved", "--")):
-            if name in tables:
-                label = arm if line == "-" else None
-                axes.plot(*curve(tables, name, "kl", "gold"), line, color=f"C{place}", label=label)
-    axes.set(xlabel="KL [nats]", ylabel="gold [sd]")
-    axes.legend(frameon=False)
+summary = means(last=True)
+draw = curves(("kl", "gold"), dashed="moved", names={"kl": "KL [nats]", "gold": "gold [sd]"})

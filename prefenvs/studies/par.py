@@ -25,9 +25,8 @@ from prefenvs.agents.text.exact import (
     standardised,
 )
 from prefenvs.agents.text.ppo import TokenPPO, TokenPPOConfig
-from prefenvs.metrics.over_optimisation import OptimisationCurve, gold_at_kl, peak_to_final_drop
-from prefenvs.studies._check import Paper, Table, Tables, Verdict, decide, over_seeds, paired_difference
-from prefenvs.studies._tables import at_end, curve, seed_mean
+from prefenvs.studies._check import Paper, Table, Tables, Verdict, decide, over_seeds
+from prefenvs.studies._tables import at_end, curves, means
 from prefenvs.tasks.text.enumerable import TextEnum
 from prefenvs.tasks.text.lm import Tabular
 from prefenvs.teacher import Teacher
@@ -110,11 +109,7 @@ def run(arm: str, seed: int, scale: str) -> Table:
     learner.set_logger(Logger(None, []))
     exact = ExactCurve(policy, task, EVERY, gold=gold, proxy=proxy)
     learner.learn(COMPLETIONS * ROLLOUTS[scale], exact)
-    kl, found = (np.array([row[key] for row in exact.rows]) for key in ("kl", "gold"))
-    matched = gold_at_kl(OptimisationCurve(kl, found), np.array(KLS)).tolist()
-    own = {"drop": float(peak_to_final_drop(found))}
-    own |= {f"gold at {at}": value for at, value in zip(KLS, matched, strict=True)}
-    return [{**row, **own} for row in exact.rows]
+    return exact.table(KLS)
 
 
 def pair_counts(task: TextEnum) -> np.ndarray:
@@ -140,39 +135,26 @@ def proxy_reward(task: TextEnum, law: np.ndarray, pairs: np.ndarray, rng: np.ran
 def check(tables: Tables) -> Verdict:
     """Gold at the end and its fall from the peak, paired by seed."""
     gold, drop = ({arm: at_end(tables, arm, column) for arm in tables} for column in ("gold", "drop"))
-    gains = {s: sorted(gold[ours][s] - gold[theirs][s] for ours, theirs in CENTRED) for s in gold["par"]}
+    gains = np.sort([gold[ours] - gold[theirs] for ours, theirs in CENTRED], axis=0)  # by seed
     return decide(
         [
             *(
-                paired_difference(f"gold, par - {arm}", gold["par"], gold[arm], MARGIN["lead"])
+                over_seeds(f"gold, par - {arm}", gold["par"] - gold[arm], MARGIN["lead"])
                 for arm in ("vanilla", "min-max", "clip")
             ),
             over_seeds("fall of vanilla from its peak", drop["vanilla"], MARGIN["hacked"]),
-            over_seeds("gain of par from its peak", {s: -fall for s, fall in drop["par"].items()}, MARGIN["kept"]),
-            over_seeds("gain by centring, second least", {s: gain[1] for s, gain in gains.items()}, MARGIN["centred"]),
-            paired_difference("gold, M=1 - M=10", gold["par M=1"], gold["par"], MARGIN["references"]),
-            paired_difference("gold, M=10 - M=1", gold["par"], gold["par M=1"], MARGIN["references"]),
+            over_seeds("gain of par from its peak", -drop["par"], MARGIN["kept"]),
+            over_seeds("gain by centring, second least", gains[1], MARGIN["centred"]),
+            over_seeds("gold, M=1 - M=10", gold["par M=1"] - gold["par"], MARGIN["references"]),
+            over_seeds("gold, M=10 - M=1", gold["par"] - gold["par M=1"], MARGIN["references"]),
         ]
     )
 
 
-def summary(tables: Tables) -> Table:
-    """Gold and KL at the end, the fall from the peak, and gold at the same KLs, by arm."""
-    names = {"gold": "gold", "drop": "fall", "kl": "KL", "proxy": "proxy"} | {f"gold at {k}": f"at KL {k}" for k in KLS}
-    return [
-        {"arm": arm, "KL weight": SHAPINGS[arm][3]}
-        | {name: seed_mean(at_end(tables, arm, key)) for key, name in names.items()}
-        for arm in tables
-    ]
-
-
-def draw(tables: Tables, figure: Any) -> None:
-    """Gold along the run, and against KL."""
-    axes = figure.subplots(1, 2, sharey=True)
-    for arm in ("vanilla", "clip", "min-max", "lsc", "sigmoid", "par"):
-        iteration, kl, gold = curve(tables, arm, "iteration", "kl", "gold")
-        axes[0].plot(iteration, gold, label=arm)
-        axes[1].plot(kl, gold)
-    axes[0].set(xlabel="rollouts", ylabel="gold [sd]")
-    axes[1].set(xlabel="KL [nats]")
-    axes[0].legend(frameon=False)
+summary = means("gold", "drop", "kl", "proxy", *(f"gold at {kl}" for kl in KLS), last=True)
+draw = curves(
+    ("iteration", "gold"),
+    ("kl", "gold"),
+    arms=("vanilla", "clip", "min-max", "lsc", "sigmoid", "par"),
+    names={"iteration": "rollouts", "kl": "KL [nats]", "gold": "gold [sd]"},
+)

@@ -23,7 +23,8 @@ from prefenvs.agents.evaluation import evaluate
 from prefenvs.agents.gridded import CHARTS, GridPlanner, GridPolicies, GridPolicy, task_dynamics
 from prefenvs.agents.reward_models import FeatureRegret, FeatureReward, fit_linear, quadratic_features, random_weights
 from prefenvs.metrics import REWARD_METRICS, RewardComparison, Transitions
-from prefenvs.studies._check import Paper, Table, Tables, Verdict, decide, over_seeds, paired_difference, per_seed
+from prefenvs.studies._check import Paper, Table, Tables, Verdict, decide, over_seeds
+from prefenvs.studies._tables import curves, means, per_seed
 from prefenvs.tasks import TASKS
 
 PAPER = Paper(
@@ -81,7 +82,16 @@ def run(arm: str, seed: int, scale: str) -> Table:
     planner = GridPlanner(chart, task_dynamics(TASK), torques, features, GAMMA)
     rewards = random_weights(POLICIES, len(features), rng)
     rewards /= np.linalg.norm(rewards, axis=1, keepdims=True)
-    store = play(envs, [GridPolicy(planner, w) for w in rewards[:5]], rng)
+    policies, shares = [GridPolicy(planner, w) for w in rewards[:5]], rng.permutation(np.resize(SHARES, envs.num_envs))
+
+    def act(observations: np.ndarray) -> np.ndarray:  # every policy plays as many streams
+        parts = zip(policies, np.split(observations, len(policies)), strict=True)
+        actions = np.concatenate([policy.act(part) for policy, part in parts])
+        random = rng.random(envs.num_envs) < shares
+        actions[random] = rng.uniform(space.low, space.high, (random.sum(), *space.shape))
+        return actions
+
+    store = prefenvs.collect(envs, act, TASKS[TASK].horizon, seed=int(rng.integers(2**31)))
     query = prefenvs.Query(store.sample(2 * max(counts), steps=SEGMENT, rng=rng))
     model = FeatureReward(features, len(counts))
     if learner == "regret":
@@ -93,42 +103,16 @@ def run(arm: str, seed: int, scale: str) -> Table:
     rows = []
     for member, weights in enumerate(model.weights.detach()):
         held = compared(envs, shown, model, member)
+        score = evaluate(GridPolicy(planner, weights), TASKS[TASK].id, STREAMS[scale])
         rows.append(
             {
                 "labels": int(counts[member]),
-                "return": true_return(GridPolicy(planner, weights), STREAMS[scale]),
+                "return": TASKS[TASK].normalised(score.mean),
                 **{name: REWARD_METRICS[name](held) for name in ("starc", "spearman")},
                 "loss": float(loss[member]),
             }
         )
     return rows
-
-
-def play(envs: Any, policies: list[GridPolicy], rng: np.random.Generator) -> Any:
-    """An episode in each stream, of which every policy plays as many."""
-    spaces = envs.single_observation_space, envs.single_action_space
-    store = prefenvs.SegmentStore(*spaces, envs.num_envs, episodes=prefenvs.feedback(envs).recorded_episodes)
-    shares = rng.permutation(np.resize(SHARES, envs.num_envs))
-    observations, _ = envs.reset(seed=int(rng.integers(2**31)))
-    for _ in range(TASKS[TASK].horizon):
-        actions = np.concatenate(
-            [p.act(o) for p, o in zip(policies, np.split(observations, len(policies)), strict=True)]
-        )
-        random = rng.random(envs.num_envs) < shares
-        actions[random] = rng.uniform(spaces[1].low, spaces[1].high, (random.sum(), *spaces[1].shape))
-        after, _, terminated, truncated, info = envs.step(actions)
-        store.add(observations, actions, after, terminated, truncated, np.asarray(info["segment_id"]))
-        observations = after
-    return store
-
-
-def true_return(policy: GridPolicy, episodes: int) -> float:
-    """Mean true return, 0 for random play and 1 for the reference score."""
-    mean = evaluate(policy, TASKS[TASK].id, episodes).mean
-    random, reference = TASKS[TASK].random_score, TASKS[TASK].reference_score
-    assert random is not None
-    assert reference is not None
-    return float((mean - random.mean) / (reference.mean - random.mean))
 
 
 def compared(envs: Any, steps: prefenvs.Segments, model: FeatureReward, member: int) -> RewardComparison:
@@ -139,67 +123,24 @@ def compared(envs: Any, steps: prefenvs.Segments, model: FeatureReward, member: 
     return RewardComparison(held, prefenvs.true_scores(envs, steps), learned.detach().numpy(), GAMMA)
 
 
-def curve(tables: Tables, arm: str, column: str) -> dict[int, float]:
-    """Mean over seeds by number of labels."""
-    rows = [row for table in tables[arm].values() for row in table]
-    found: dict[int, list[float]] = {}
-    for row in rows:
-        found.setdefault(row["labels"], []).append(row[column])
-    return {labels: float(np.mean(values)) for labels, values in found.items()}
-
-
 def check(tables: Tables) -> Verdict:
     """Return of the regret learner, and its lead, on labels by regret; the other one's lead on the others."""
     fewest = min(row["labels"] for table in tables["regret to regret"].values() for row in table)
-    ours, theirs, swapped, matched = (
-        per_seed(tables, arm, "return")
-        for arm in (
-            "regret to regret",
-            "regret to partial_return",
-            "partial_return to regret",
-            "partial_return to partial_return",
-        )
-    )
-    first, second = (
-        {c: per_seed(tables, f"regret to {learner}", c, labels=fewest) for c in ("return", "starc")}
-        for learner in ("regret", "partial_return")
-    )
+    returns = {arm: per_seed(tables, arm, "return") for arm in tables}
+    early = {arm: {c: per_seed(tables, arm, c, labels=fewest) for c in ("return", "starc")} for arm in tables}
+    ours, theirs = "regret to regret", "regret to partial_return"
+    matched, swapped = "partial_return to partial_return", "partial_return to regret"
+    first, nearer = (early[a][c] - early[b][c] for a, b, c in ((ours, theirs, "return"), (theirs, ours, "starc")))
     return decide(
         [
-            over_seeds("return, regret to regret", ours, MARGIN["good"]),
-            paired_difference("return, regret to regret - regret to partial_return", ours, theirs, MARGIN["lead"]),
-            paired_difference(f"the same from {fewest} labels", first["return"], second["return"], MARGIN["early"]),
-            paired_difference(
-                f"STARC from {fewest} labels, regret to partial_return - regret to regret",
-                second["starc"],
-                first["starc"],
-                MARGIN["starc"],
-            ),
-            paired_difference(
-                "return, partial_return to partial_return - partial_return to regret",
-                matched,
-                swapped,
-                MARGIN["matched"],
-            ),
+            over_seeds(f"return, {ours}", returns[ours], MARGIN["good"]),
+            over_seeds(f"return, {ours} - {theirs}", returns[ours] - returns[theirs], MARGIN["lead"]),
+            over_seeds(f"the same from {fewest} labels", first, MARGIN["early"]),
+            over_seeds(f"STARC from {fewest} labels, {theirs} - {ours}", nearer, MARGIN["starc"]),
+            over_seeds(f"return, {matched} - {swapped}", returns[matched] - returns[swapped], MARGIN["matched"]),
         ]
     )
 
 
-def summary(tables: Tables) -> list[dict[str, Any]]:
-    """Means over seeds by arm and number of labels."""
-    columns = ("return", "starc", "spearman")
-    return [
-        {"labels to learner": arm, "labels": labels, **{c: curve(tables, arm, c)[labels] for c in columns}}
-        for arm in tables
-        for labels in curve(tables, arm, "return")
-    ]
-
-
-def draw(tables: Tables, figure: Any) -> None:
-    """Return and STARC distance by number of labels."""
-    for axes, column in zip(figure.subplots(1, 2), ("return", "starc"), strict=True):
-        for arm in tables:
-            means = curve(tables, arm, column)
-            axes.plot(means.keys(), means.values(), marker="o", label=arm.replace("_", " "))
-        axes.set(xscale="log", xlabel="labels", ylabel=f"{column} (means over seeds)")
-    axes.legend(title="labels by ... to a learner by ...", fontsize="small")
+summary = means("return", "starc", "spearman", by=("labels",))
+draw = curves(("labels", "return"), ("labels", "starc"), xscale="log")

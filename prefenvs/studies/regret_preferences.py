@@ -21,17 +21,8 @@ from prefenvs.agents.reward_models import fit_linear, linear_model
 from prefenvs.metrics import optimal_policy, policy_return
 from prefenvs.oracles import PartialReturn, Regret, TabularValues
 from prefenvs.segments import JudgedSegments, TorchSegments
-from prefenvs.studies._check import (
-    Paper,
-    Table,
-    Tables,
-    Verdict,
-    decide,
-    over_seeds,
-    paired_difference,
-    per_seed,
-    within,
-)
+from prefenvs.studies._check import Paper, Table, Tables, Verdict, decide, over_seeds, within
+from prefenvs.studies._tables import means, per_seed
 from prefenvs.tasks.grid.delivery import delivery_world
 from prefenvs.tasks.grid.random_mdp import GAMMA, random_grid, random_lottery_grid
 from prefenvs.tasks.grid.sampling import random_segments
@@ -139,13 +130,6 @@ def normalised_return(mdp: TabularMDP, weights: np.ndarray) -> np.ndarray:
     return (np.array(got) - uniform) / (best - uniform)
 
 
-def curve(tables: Tables, arm: str, noise: str) -> dict[int, float]:
-    """Share of near-optimal grids by number of labels."""
-    rows = [row for table in tables[arm].values() for row in table if row["noise"] == noise]
-    shares = {n: [row["near optimal"] for row in rows if row["labels"] == n] for n in (row["labels"] for row in rows)}
-    return {n: float(np.mean(share)) for n, share in shares.items()}
-
-
 def check(tables: Tables) -> Verdict:
     """Gain of regret over partial return, of the matched over the mismatched learner, and what a constant changes."""
     share = {arm: per_seed(tables, arm, "near optimal", noise="noiseless", enough=True) for arm in tables}
@@ -157,10 +141,10 @@ def check(tables: Tables) -> Verdict:
     estimates = []
     for name, margin in contrasts.items():
         ours, theirs = (share[arm] for arm in name.split(" - "))
-        estimates.append(paired_difference(name, ours, theirs, MARGIN[margin]))
+        estimates.append(over_seeds(name, ours - theirs, MARGIN[margin]))
     for place, column in enumerate(("labels moved", "model moved")):
         blind, seeing = ([arm for arm in tables if arm.split(" to ")[place] == kind] for kind in MODELS)
-        most = max(share for arm in blind for share in per_seed(tables, arm, column).values())
+        most = max(per_seed(tables, arm, column).max() for arm in blind)
         estimates.append(within(f"{column} by a constant, partial return, greatest", most, 0.0))
         estimates.append(
             over_seeds(f"{column} by a constant, regret", per_seed(tables, seeing[0], column), MARGIN["moved"])
@@ -168,22 +152,16 @@ def check(tables: Tables) -> Verdict:
     return decide(estimates)
 
 
-def summary(tables: Tables) -> list[dict[str, Any]]:
-    """Share of near-optimal grids by number of labels."""
-    return [
-        {"labels to learner": arm, "noise": noise, **{str(n): share for n, share in curve(tables, arm, noise).items()}}
-        for arm in tables
-        for noise in BETAS
-    ]
+summary = means("near optimal", by=("noise",), across="labels")
 
 
 def draw(tables: Tables, figure: Any) -> None:
     """Share of near-optimal grids by number of labels; dashed for logistic labels."""
-    axes = figure.subplots()
+    axes, rows = figure.subplots(), means("near optimal", by=("noise", "labels"))(tables)
     for colour, arm in enumerate(tables):
         for noise, style in (("noiseless", "-"), ("logistic", "--")):
-            shares = curve(tables, arm, noise)
+            line = [(r["labels"], r["near optimal"]) for r in rows if (r["arm"], r["noise"]) == (arm, noise)]
             label = arm.replace("_", " ") if noise == "noiseless" else None
-            axes.plot(shares.keys(), shares.values(), style, color=f"C{colour}", label=label)
+            axes.plot(*zip(*line, strict=True), style, color=f"C{colour}", label=label)
     axes.set(xscale="log", xlabel="labels", ylabel="share of near-optimal grids", ylim=(0, 1.02))
     axes.legend(title="labels by ... to a learner by ...")

@@ -35,6 +35,7 @@ from prefenvs.agents.text.preference_pairs import ask_pairs
 from prefenvs.agents.text.rewards import TextPreferenceConfig, learn_reward
 from prefenvs.metrics import best_of_n_curve, best_of_n_kl, peak_to_final_drop
 from prefenvs.studies._check import Paper, Table, Tables, Verdict, decide, over_seeds
+from prefenvs.studies._tables import curves, means, runs
 from prefenvs.tasks.text import language_of
 from prefenvs.tasks.text.lm import pretrain
 from prefenvs.teacher import Teacher
@@ -147,53 +148,26 @@ def written(scale: str, ids: np.ndarray, count: int, rng: torch.Generator) -> tu
     return prompts, reference(scale).sample(prompts, LANGUAGE.max_new_tokens, rng).tokens
 
 
-def golds(tables: Tables, arm: str, method: str) -> dict[int, np.ndarray]:
-    """(n,) gold by seed along best-of-n or along GRPO."""
-    return {s: np.array([r["gold"] for r in t if r["method"] == method]) for s, t in tables[arm].items()}
-
-
 def check(tables: Tables) -> Verdict:
     """Falls from the peak, and leads of the ensembles over the single model, paired by seed."""
     estimates = []
     for method in dict.fromkeys(r["method"] for r in next(iter(tables["single"].values()))):
-        single, bon = golds(tables, "single", method), method.startswith("best")
+        bon = method.startswith("best")
+        gold = {arm: np.array(runs(tables, arm, "gold", method=method)) for arm in tables}  # (seeds, n)
         # In shares of the gain; GRPO's gains are near 0, so there in units of gold.
-        gain = {s: g.max() - g[0] if bon else 1.0 for s, g in single.items()}
+        gain = {arm: g.max(1) - g[:, 0] if bon else 1.0 for arm, g in gold.items()}
+        fall = {arm: peak_to_final_drop(g) / gain[arm] for arm, g in gold.items()}
         if bon:
-            fall = {s: float(peak_to_final_drop(g)) / gain[s] for s, g in single.items()}
-            estimates.append(over_seeds(f"{method}: fall, single", fall, MARGIN["single falls"]))
+            estimates.append(over_seeds(f"{method}: fall, single", fall["single"], MARGIN["single falls"]))
         for arm in ("worst_case", "uncertainty_weighted"):
-            ours = golds(tables, arm, method)
-            lead = {s: (ours[s][-1] - single[s][-1]) / gain[s] for s in ours}
+            lead = (gold[arm] - gold["single"])[:, -1] / gain["single"]
             margin = MARGIN["lead" if bon else "GRPO lead"]
             estimates.append(over_seeds(f"{method}: lead over single, {arm}", lead, margin))
             if bon or method.endswith(str(BETAS[-1])):
-                change = {s: -float(peak_to_final_drop(g)) / (g.max() - g[0] if bon else 1.0) for s, g in ours.items()}
                 margin = -MARGIN["ensemble falls" if bon else "GRPO falls"]
-                estimates.append(over_seeds(f"{method}: change from the peak, {arm}", change, margin))
+                estimates.append(over_seeds(f"{method}: change from the peak, {arm}", -fall[arm], margin))
     return decide(estimates)
 
 
-def summary(tables: Tables) -> Table:
-    """Mean over seeds of the gold at the peak and at the end, and of proxy and KL there."""
-    rows = []
-    for method in dict.fromkeys(r["method"] for r in next(iter(tables["single"].values()))):
-        for arm, seeds in tables.items():
-            gold = list(golds(tables, arm, method).values())
-            last = [[r for r in table if r["method"] == method][-1] for table in seeds.values()]
-            rows.append({"method": method, "rule": arm, "peak": float(np.mean([g.max() for g in gold]))})
-            rows[-1] |= {key: float(np.mean([r[key] for r in last])) for key in ("gold", "proxy", "kl")}
-    return rows
-
-
-def draw(tables: Tables, figure: Any) -> None:
-    """Mean gold over seeds against n."""
-    methods = list(dict.fromkeys(r["method"] for r in next(iter(tables["single"].values()))))
-    for axis, method in zip(figure.subplots(1, len(methods)), methods, strict=True):
-        for arm, seeds in tables.items():
-            n = [r["n"] for r in next(iter(seeds.values())) if r["method"] == method]
-            axis.plot(n, np.mean(list(golds(tables, arm, method).values()), 0), label=arm)
-        axis.set(title=method, xlabel="n" if method.startswith("best") else "completions")
-        axis.set_xscale("log" if method.startswith("best") else "linear")
-    figure.axes[0].set_ylabel("gold")
-    figure.axes[0].legend(frameon=False)
+summary = means("gold", "proxy", "kl", by=("method",), last=True)
+draw = curves(("n", "gold"), panels="method", xscale="symlog", names={"n": "n, completions"})

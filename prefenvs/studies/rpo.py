@@ -9,15 +9,13 @@ log pi(y_w | x) from the reference in nats, and `covered` the probability of the
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
 
 from prefenvs.agents.text.exact import draw_two
 from prefenvs.agents.text.losses import PAIR_LOSSES, PairLogps
-from prefenvs.studies._check import Paper, Table, Tables, Verdict, decide, over_seeds, paired_difference
-from prefenvs.studies._tables import at_end, curve
+from prefenvs.studies._check import Paper, Table, Tables, Verdict, decide, over_seeds
+from prefenvs.studies._tables import at_end, curves, means
 from prefenvs.tasks.text.enumerable import TextBandit
 from prefenvs.teacher import Teacher, choose, draws_needed
 
@@ -101,32 +99,19 @@ def check(tables: Tables) -> Verdict:
     gold, chosen = ({arm: at_end(tables, arm, column) for arm in tables} for column in ("gold", "chosen"))
     return decide(
         [
-            over_seeds("fall of chosen, DPO", {s: -v for s, v in chosen["dpo narrow"].items()}, MARGIN["falls"]),
+            over_seeds("fall of chosen, DPO", -chosen["dpo narrow"], MARGIN["falls"]),
             over_seeds("change of chosen, RPO", chosen["rpo narrow"], MARGIN["stays"]),
-            paired_difference("gold, RPO - DPO, narrow", gold["rpo narrow"], gold["dpo narrow"], MARGIN["lead"]),
-            paired_difference("gold, DPO - RPO, full coverage", gold["dpo full"], gold["rpo full"], MARGIN["full"]),
+            over_seeds("gold, RPO - DPO, narrow", gold["rpo narrow"] - gold["dpo narrow"], MARGIN["lead"]),
+            over_seeds("gold, DPO - RPO, full coverage", gold["dpo full"] - gold["rpo full"], MARGIN["full"]),
         ]
     )
 
 
-def summary(tables: Tables) -> Table:
-    """Mean gold by budget, and the other columns at the largest one."""
-    rows = []
-    for arm in tables:
-        budgets, golds, *others = curve(tables, arm, "budget", *COLUMNS)
-        row = {f"gold after {int(budget)}": float(gold) for budget, gold in zip(budgets, golds, strict=True)}
-        last = {key: float(values[-1]) for key, values in zip(COLUMNS[1:], others, strict=True)}
-        rows.append({"arm": arm, **row, **last})
-    return rows
-
-
-def draw(tables: Tables, figure: Any) -> None:
-    """Gold and the chosen responses' log-probability against the budget."""
-    axes = figure.subplots(1, 2)
-    for axis, column, label in zip(axes, ("gold", "chosen"), ("gold", "change of log pi(chosen) [nats]"), strict=True):
-        for arm in tables:
-            style = "--" if arm.endswith("full") else "-"
-            axis.plot(*curve(tables, arm, "budget", column), style, label=arm)
-        axis.set(xlabel="gradient steps", ylabel=label, xscale="symlog")
-    axes[1].set_yscale("symlog")
-    axes[0].legend(frameon=False)
+summary = means(*COLUMNS, last=True)
+draw = curves(
+    ("budget", "gold"),
+    ("budget", "chosen"),
+    dashed="full",
+    xscale="symlog",
+    names={"budget": "gradient steps", "chosen": "change of log pi(chosen) [nats]"},
+)

@@ -13,7 +13,6 @@ the end if they never do. Gold is the expected true reward, 0 for the start and 
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -23,8 +22,8 @@ from torch.nn.functional import logsigmoid
 from prefenvs.agents.text.losses import PAIR_LOSSES, PairLogps
 from prefenvs.agents.text.policy_losses import ppo_token_loss
 from prefenvs.metrics import group_mass
-from prefenvs.studies._check import Paper, Table, Tables, Verdict, decide, over_seeds, paired_difference
-from prefenvs.studies._tables import at_end, curve, seed_mean
+from prefenvs.studies._check import Paper, Table, Tables, Verdict, decide, over_seeds
+from prefenvs.studies._tables import at_end, curves, means
 from prefenvs.tasks.text.enumerable import TextBandit
 
 PAPER = Paper(
@@ -151,44 +150,29 @@ def descend(optimizer: torch.optim.Optimizer, losses: torch.Tensor) -> None:
 def check(tables: Tables) -> Verdict:
     """Every part of the claim at the largest budget, paired by seed."""
 
-    def last(loss: str, column: str, sides: str = "off off") -> dict[int, float]:
+    def last(loss: str, column: str, sides: str = "off off") -> np.ndarray:
         return at_end(tables, f"{loss} {sides}", column)
 
-    fell = {seed: float(change < 0) for seed, change in last("dpo", "chosen").items()}
-    sft = over_seeds("unseen mass, DPO with SFT", last("iterative_rpo", "mass unseen"), MARGIN["unseen with sft"])
+    milder, sft = last("dpo", "chosen", "on on") - last("dpo", "chosen"), last("iterative_rpo", "mass unseen")
     order = [("ppo", "flex_dpo"), ("ppo", "iterative_rpo"), ("flex_dpo", "dpo"), ("iterative_rpo", "dpo")]
     return decide(
         [
             over_seeds("fall of rejected before chosen rise, DPO [nats]", last("dpo", "fall"), MARGIN["fall"]),
-            over_seeds("share of seeds whose chosen fall, DPO", fell, MARGIN["share"]),
+            over_seeds("share of seeds whose chosen fall, DPO", last("dpo", "chosen") < 0, MARGIN["share"]),
             over_seeds("unseen mass, DPO", last("dpo", "mass unseen"), MARGIN["unseen"]),
-            replace(sft, at_most=True),
-            paired_difference(
-                "change of chosen, DPO, on - off policy [nats]",
-                last("dpo", "chosen", "on on"),
-                last("dpo", "chosen"),
-                MARGIN["milder"],
-            ),
-            *(
-                paired_difference(f"gold, {a} - {b}", last(a, "gold"), last(b, "gold"), MARGIN["order"])
-                for a, b in order
-            ),
+            over_seeds("unseen mass, DPO with SFT", sft, MARGIN["unseen with sft"], at_most=True),
+            over_seeds("change of chosen, DPO, on - off policy [nats]", milder, MARGIN["milder"]),
+            *(over_seeds(f"gold, {a} - {b}", last(a, "gold") - last(b, "gold"), MARGIN["order"]) for a, b in order),
         ]
     )
 
 
-def summary(tables: Tables) -> Table:
-    """Means over seeds at the largest budget."""
-    columns = ("fall", *COLUMNS)
-    return [{"arm": arm} | {key: seed_mean(at_end(tables, arm, key)) for key in columns} for arm in tables]
-
-
-def draw(tables: Tables, figure: Any) -> None:
-    """Log-probabilities of chosen and rejected responses and the unseen mass, off policy, against the budget."""
-    axes = figure.subplots(1, 3)
-    for arm in (arm for arm in tables if arm.endswith("off off")):
-        for axis, column in zip(axes, ("chosen", "rejected", "mass unseen"), strict=True):
-            axis.plot(*curve(tables, arm, "budget", column), label=arm.split()[0])
-            axis.set(xlabel="gradient steps", title=column, xscale="symlog")
-    axes[0].set_ylabel("change of log pi [nats], probability")
-    axes[0].legend(frameon=False)
+summary = means("fall", *COLUMNS, last=True)
+draw = curves(
+    ("budget", "chosen"),
+    ("budget", "rejected"),
+    ("budget", "mass unseen"),
+    arms=tuple(arm for arm in arms("full") if arm.endswith("off off")),
+    xscale="symlog",
+    names={"budget": "gradient steps"},
+)

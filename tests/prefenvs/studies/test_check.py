@@ -10,9 +10,6 @@ from prefenvs.studies._check import (
     exact,
     interquartile_mean,
     over_seeds,
-    over_tasks_and_seeds,
-    paired_difference,
-    per_seed,
     tail,
     within,
 )
@@ -42,22 +39,10 @@ def test_an_error_within_its_tolerance_holds():
     assert within("error", float("nan"), 1e-8).outcome == "undecided"
 
 
-def test_a_column_is_averaged_over_the_rows_asked_for():
-    tables = {"a": {3: [{"task": "x", "score": 1.0}, {"task": "x", "score": 2.0}, {"task": "y", "score": 9.0}]}}
-    assert per_seed(tables, "a", "score", task="x") == {3: 1.5}
-    assert per_seed(tables, "a", "score") == {3: 4.0}
-    with pytest.raises(ValueError, match="seed 3 of arm 'a' has no row"):
-        per_seed(tables, "a", "score", task="z")
-
-
 def test_pairing_by_seed_removes_what_the_seeds_share():
-    difficulty = dict(enumerate([0.0, 50.0, -20.0, 7.0, 100.0]))
-    ours = {seed: value + 1.0 for seed, value in difficulty.items()}
-    shuffled = dict(reversed(ours.items()))  # pairs go by seed, not by order
-    estimate = paired_difference("gain", shuffled, difficulty, margin=0.9)
+    difficulty = np.array([0.0, 50.0, -20.0, 7.0, 100.0])
+    estimate = over_seeds("gain", (difficulty + 1.0) - difficulty, 0.9)
     assert (estimate.value, estimate.low, estimate.high) == pytest.approx((1.0, 1.0, 1.0))
-    with pytest.raises(ValueError, match=r"seeds \[0, 1, 2, 3, 4\] and \[0, 1, 2, 3\] cannot be paired"):
-        paired_difference("gain", ours, {seed: 0.0 for seed in range(4)})
 
 
 @pytest.mark.parametrize("degrees", [1, 2, 4, 9, 40, 400])
@@ -87,25 +72,25 @@ def test_nine_in_ten_intervals_or_more_cover_the_mean_from_few_seeds(n):
 
 
 def test_strata_are_resampled_apart_so_that_what_tasks_differ_by_does_not_widen_the_interval():
-    rng = np.random.default_rng(0)
-    values = {f"t{t}": {s: 1000.0 * t + rng.normal() for s in range(5)} for t in range(4)}
-    estimate = over_tasks_and_seeds("score", values)
+    values = 1000.0 * np.arange(4)[:, None] + np.random.default_rng(0).normal(size=(4, 5))
+    estimate = over_seeds("score", values)
+    assert estimate.value == pytest.approx(values.mean())
     assert estimate.high - estimate.low < 3.0
-    same = over_tasks_and_seeds("gain", values, minus=values)
-    assert (same.value, same.low, same.high) == (0.0, 0.0, 0.0)
 
 
-def test_tables_with_holes_are_refused():
-    with pytest.raises(ValueError, match="two at least"):
-        over_seeds("score", {1: 2.0})
-    with pytest.raises(ValueError, match="same number of seeds"):
-        over_tasks_and_seeds("score", {"a": {1: 1.0, 2: 1.0}, "b": {1: 1.0, 2: 2.0, 3: 0.0}})
-    with pytest.raises(ValueError, match="tasks"):
-        over_tasks_and_seeds("score", {"a": {1: 1.0, 2: 1.0}}, minus={"b": {1: 1.0, 2: 1.0}})
+@pytest.mark.parametrize("values", [[2.0], 2.0, [[1.0], [2.0]], np.zeros((2, 2, 2))])
+def test_one_seed_has_no_interval(values):
+    with pytest.raises(ValueError, match="two seeds or more"):
+        over_seeds("score", values)
+
+
+def test_an_upper_bound_is_met_from_below():
+    assert over_seeds("error", [0.1, 0.2, 0.1], 0.5, at_most=True).outcome == "holds"
+    assert over_seeds("error", [0.6, 0.7, 0.6], 0.5, at_most=True).outcome == "fails"
 
 
 def test_a_median_and_the_middle_half_ignore_an_outlier():
-    values = dict(enumerate([1.0, 1.1, 0.9, 1.0, 1e6, 1.0, 1.0, 0.95]))
+    values = [1.0, 1.1, 0.9, 1.0, 1e6, 1.0, 1.0, 0.95]
     assert over_seeds("score", values, statistic=np.median).value == pytest.approx(1.0)
     assert over_seeds("score", values, statistic=interquartile_mean).value == pytest.approx(1.0, abs=0.05)
     # eight numbers: the four in the middle
@@ -113,6 +98,5 @@ def test_a_median_and_the_middle_half_ignore_an_outlier():
 
 
 def test_the_same_numbers_give_the_same_interval_and_a_nan_gives_none():
-    values = {0: 1.0, 1: 3.0, 2: 2.0}
-    assert over_seeds("score", values) == over_seeds("score", dict(reversed(values.items())))
-    assert np.isnan(over_seeds("score", {**values, 3: float("nan")}).low)
+    assert over_seeds("score", [1.0, 3.0, 2.0]) == over_seeds("score", [1.0, 3.0, 2.0])
+    assert np.isnan(over_seeds("score", [1.0, 3.0, 2.0, float("nan")]).low)

@@ -16,7 +16,8 @@ from prefenvs.studies._study import fixed_hash, making_hash, statement
 
 STUDY = '''"""Two coins, tossed."""
 
-from prefenvs.studies._check import Paper, decide, paired_difference, per_seed
+from prefenvs.studies._check import Paper, decide, over_seeds
+from prefenvs.studies._tables import per_seed
 
 PAPER = Paper(card="00", name="coins", title="Coins", authors="Nobody", year=2026)
 CLAIM = "Ours scores at least one more than theirs."
@@ -38,7 +39,7 @@ def run(arm, seed, scale):
 
 def check(tables):
     ours, theirs = (per_seed(tables, arm, "score") for arm in SCORES)
-    return decide([paired_difference("lead", ours, theirs, MARGIN["lead"])])
+    return decide([over_seeds("lead", ours - theirs, MARGIN["lead"])])
 '''
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from prefenvs.studies import STUDIES
 from prefenvs.studies._pages import page, papers, recorded
-from prefenvs.studies._run import conduct, unpacked, verdict_of
+from prefenvs.studies._run import conduct, summary, unpacked, verdict_of
 from prefenvs.studies._study import load, statement
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -97,6 +97,10 @@ def test_the_recorded_verdict_is_that_of_the_recorded_tables_and_goes_when_label
             assert mine.name == its.name
             assert (mine.value, mine.low, mine.high) == pytest.approx((its.value, its.low, its.high), nan_ok=True)
         assert survivors(name, tables) == []
+        ours = summary(load(name), tables)
+        assert [list(row) for row in ours] == [list(row) for row in result["summary"]], "run python -m prefenvs.studies"
+        for mine, its in zip(ours, result["summary"], strict=True):
+            assert list(mine.values()) == pytest.approx(list(its.values()), nan_ok=True)
 
 
 @pytest.mark.parametrize("name", RECORDED)
