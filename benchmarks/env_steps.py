@@ -56,19 +56,28 @@ def physics_arm(kind: str, robot: str, n: int, threads: int):
 
     env = gym.make(f"{robot}-v5").unwrapped
     model, substeps = env.model, env.frame_skip
-    simulations = [mujoco.MjData(model) for _ in range(n)]
-    pool = ThreadPoolExecutor(threads)
     whole = mujoco.mjtState.mjSTATE_FULLPHYSICS
-    states = np.zeros((n, mujoco.mj_stateSize(model, whole)))
+    lengths = episode_lengths(robot)
+    simulations, first = [mujoco.MjData(model) for _ in range(n)], np.zeros((n, mujoco.mj_stateSize(model, whole)))
+    states, left = first.copy(), np.zeros(n, int)
+    pool = ThreadPoolExecutor(threads)
     scratch, together = [mujoco.MjData(model) for _ in range(threads)], Rollout(nthread=threads)
+    for row, simulation in enumerate(simulations):
+        env.reset(seed=row)
+        simulation.qpos[:], simulation.qvel[:] = env.data.qpos, env.data.qvel
+        mujoco.mj_forward(model, simulation)
+        mujoco.mj_getState(model, simulation, first[row], whole)
 
     def start() -> None:
-        for row, simulation in enumerate(simulations):
-            env.reset(seed=row)
-            mujoco.mj_resetData(model, simulation)
-            simulation.qpos[:], simulation.qvel[:] = env.data.qpos, env.data.qvel
-            mujoco.mj_forward(model, simulation)
-            mujoco.mj_getState(model, simulation, states[row], whole)
+        rng = np.random.default_rng(0)
+        left[:] = rng.choice(lengths, n)
+        states[:] = first
+        for row in range(n):
+            begin(row)
+
+    def begin(row: int) -> None:
+        mujoco.mj_setState(model, simulations[row], first[row], whole)
+        mujoco.mj_forward(model, simulations[row])
 
     def advance(rows: range, actions: np.ndarray) -> None:
         for row in rows:
@@ -76,15 +85,43 @@ def physics_arm(kind: str, robot: str, n: int, threads: int):
             mujoco.mj_step(model, simulations[row], substeps)
             mujoco.mj_rnePostConstraint(model, simulations[row])
 
+    def ended() -> np.ndarray:
+        left[:] -= 1
+        over = np.flatnonzero(left == 0)
+        left[over] = np.resize(lengths, len(over))
+        return over
+
     def step(actions: np.ndarray) -> None:
         parts = [range(n * part // threads, n * (part + 1) // threads) for part in range(threads)]
         list(pool.map(partial(advance, actions=actions), parts))
+        for row in ended():
+            begin(row)
 
     def roll(actions: np.ndarray) -> None:
         controls = np.repeat(actions[:, None].astype(np.float64), substeps, 1)
         states[:] = together.rollout(model, scratch, states, controls)[0][:, -1]
+        over = ended()
+        states[over] = first[over]
 
     return start, step if kind == "physics" else roll, (env.action_space.low, env.action_space.high)
+
+
+def episode_lengths(robot: str, episodes: int = 50) -> np.ndarray:
+    """(episodes,) steps of random play."""
+    import gymnasium as gym
+
+    env, lengths = gym.make(f"{robot}-v5"), []
+    env.action_space.seed(0)
+    for seed in range(episodes):
+        env.reset(seed=seed)
+        steps, over = 0, False
+        while not over:
+            _, _, terminated, truncated, _ = env.step(env.action_space.sample())
+            steps, over = steps + 1, terminated or truncated
+        lengths.append(steps)
+        if steps == env.spec.max_episode_steps:
+            break  # nothing ends these but the step limit
+    return np.array(lengths)
 
 
 def serve(pipe, kind: str, robot: str, n: int, threads: int) -> None:

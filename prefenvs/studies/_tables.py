@@ -114,18 +114,19 @@ def curves(
         first = next(iter(next(iter(tables.values())).values()))
         values = list(dict.fromkeys(row[panels] for row in first)) if panels else [None]
         shown = list(itertools.product(axes, values))
+        columns = 2 if len(shown) == 4 else min(len(shown), 3)
         colours: dict[str, str] = {}
         for place, ((x, y), value) in enumerate(shown):
-            panel = figure.add_subplot(1, len(shown), place + 1)
+            panel = figure.add_subplot(-(-len(shown) // columns), columns, place + 1)
             for arm in [arm for arm in arms or tables if arm in tables]:
                 where = {} if panels is None else {panels: value}
                 plain = arm.removesuffix(dashed).strip() if dashed else arm
                 colour = colours.setdefault(plain, f"C{len(colours)}")
                 xy = (curve(tables, arm, column, **where) for column in (x, y))
                 panel.plot(*xy, "-" if plain == arm else "--", color=colour, label=arm.replace("_", " "))
-            panel.set(
-                xscale=xscale, title=value, **{f"{k}label": (names or {}).get(c, c) for k, c in (("x", x), ("y", y))}
-            )
+            panel.set(xscale=xscale, **{f"{k}label": (names or {}).get(c, c) for k, c in (("x", x), ("y", y))})
+            panel.set_title(value or "", fontsize="medium")
+            panel.tick_params(axis="x", which="minor", labelbottom=False)
         figure.axes[0].legend(frameon=False, fontsize="small")
 
     return draw

@@ -36,7 +36,7 @@ def test_a_curve_is_the_mean_over_seeds_row_by_row():
 
 def test_rows_that_are_not_there_or_do_not_match_are_refused():
     for read in (per_seed, at_end, runs, curve):
-        with pytest.raises(ValueError, match="seed 0 of arm 'ours' has no row with {'on': 'c'}"):
+        with pytest.raises(ValueError, match=r"seed 0 of arm 'ours' has no row with \{'on': 'c'\}"):
             read(TABLES, "ours", "gold", on="c")
     with pytest.raises(ValueError, match=r"the seeds have \[3, 2\] rows"):
         curve({"ours": {**TABLES["ours"], 1: TABLES["ours"][1][1:]}}, "ours", "gold")
