@@ -48,7 +48,7 @@ endef
 export HAS_TORCH
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo studies bench-sbx test test-slow check fmt clean
+.PHONY: help setup demo studies bench-sbx bench-imitation bench-shimmy test test-slow check fmt clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
@@ -83,6 +83,16 @@ bench-sbx: ## Make .venv-sbx, in which benchmarks run SBX: JAX is no dependency 
 	$(PYTHON) -m venv .venv-sbx
 	.venv-sbx/bin/python -m pip install --disable-pip-version-check -c constraints.txt -c constraints-torch.txt \
 		sbx-rl==0.28.0 jax==0.10.2 gymnasium mujoco imageio packaging $(if $(TORCH_INDEX),--extra-index-url "$(TORCH_INDEX)")
+
+bench-imitation: ## Make .venv-imitation, in which benchmarks run imitation: it needs an old Gymnasium
+	$(PYTHON) -m venv .venv-imitation
+	.venv-imitation/bin/python -m pip install --disable-pip-version-check -c constraints-torch.txt \
+		imitation==1.0.1 "numpy<2" torch $(if $(TORCH_INDEX),--extra-index-url "$(TORCH_INDEX)")
+
+bench-shimmy: ## Make .venv-shimmy, in which benchmarks step DMControl through Shimmy
+	$(PYTHON) -m venv .venv-shimmy
+	.venv-shimmy/bin/python -m pip install --disable-pip-version-check -c constraints.txt \
+		shimmy==2.0.1 dm_control gymnasium mujoco numpy
 
 test: setup ## Run the default tests
 	$(PY) -m pytest -n 2 --durations=25 $(PYTEST_ARGS)
