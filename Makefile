@@ -92,7 +92,7 @@ bench-imitation: ## Make .venv-imitation, in which benchmarks run imitation: it 
 bench-shimmy: ## Make .venv-shimmy, in which benchmarks step DMControl through Shimmy
 	$(PYTHON) -m venv .venv-shimmy
 	.venv-shimmy/bin/python -m pip install --disable-pip-version-check -c constraints.txt \
-		shimmy==2.0.1 dm_control gymnasium mujoco numpy
+		shimmy==2.0.1 dm_control gymnasium mujoco imageio packaging numpy
 
 test: setup ## Run the default tests
 	$(PY) -m pytest -n 2 --durations=25 $(PYTEST_ARGS)

@@ -13,6 +13,7 @@ trajectories for its questions beside those of PPO, 20,000 steps in all. Program
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import tempfile
 import time
@@ -60,7 +61,7 @@ def theirs(epochs: int, seed: int) -> None:
     from imitation.rewards.reward_nets import BasicRewardNet
     from imitation.util import logger
     from imitation.util.util import make_vec_env
-    from stable_baselines3 import PPO as TheirPPO
+    from stable_baselines3 import ppo
 
     rng = np.random.default_rng(seed)
     with tempfile.TemporaryDirectory() as folder:
@@ -71,7 +72,7 @@ def theirs(epochs: int, seed: int) -> None:
         trainer = pc.BasicRewardTrainer(
             preferences, pc.CrossEntropyRewardLoss(), rng, batch_size=BATCH, epochs=epochs, lr=RATE, custom_logger=log
         )
-        agent = TheirPPO("MlpPolicy", envs, seed=seed, device="cpu", **PPO)
+        agent = ppo.PPO("MlpPolicy", envs, seed=seed, device="cpu", **PPO)
         learner = pc.PreferenceComparisons(
             pc.AgentTrainer(agent, net, envs, rng, custom_logger=log),
             net,
@@ -93,6 +94,7 @@ def theirs(epochs: int, seed: int) -> None:
 
 def worker(name: str, epochs: int) -> None:
     """Time one run whenever asked to."""
+    os.environ["TQDM_DISABLE"] = "1"
     import torch
 
     torch.set_num_threads(1)

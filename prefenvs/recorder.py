@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from prefenvs.error import SegmentForgotten
-from prefenvs.segments import JUDGED, Arrays, map_arrays
+from prefenvs.segments import JUDGED, Arrays
 from prefenvs.tasks.task import State
 
 
@@ -255,4 +255,4 @@ def _append(held: Any, values: np.ndarray) -> np.ndarray:
 
 
 def _copy(value: Any) -> Any:
-    return map_arrays(lambda array: np.array(array), value)
+    return {key: np.array(part) for key, part in value.items()} if isinstance(value, dict) else np.array(value)

@@ -21,6 +21,7 @@ from prefenvs.tasks.task import State
 try:
     from dm_control import suite
     from dm_control.mujoco.index import FieldIndexer
+    from dm_control.rl.control import PhysicsError
     from dm_control.utils.rewards import tolerance
 except ModuleNotFoundError as error:
     if error.name and error.name.partition(".")[0] == "dm_control":
@@ -43,6 +44,8 @@ HUMANOID_HEIGHT = 1.4  # m, of the head when standing
 FINGER_SPEED = 15.0  # rad/s, of the spun body
 
 DYNAMICS = mujoco.mjtState.mjSTATE_INTEGRATION.value  # all that mj_step reads, qacc_warmstart included
+WARNINGS = tuple(mujoco.mjtWarning.__members__)
+GAUSSIAN = np.sqrt(-2 * np.log(0.1))  # what makes the flank of `tolerance` 0.1 at the margin
 SEED_WORD = 2**32  # RandomState takes seeds below this, or lists of them
 
 
@@ -59,9 +62,24 @@ class Reward:
 
 
 def _at_least(value: Any, bound: float, margin: float, value_at_margin: float) -> float:
-    """1 from `bound` on, falling linearly to `value_at_margin` at `bound - margin`."""
-    linear = tolerance(value, (bound, np.inf), margin=margin, value_at_margin=value_at_margin, sigmoid="linear")
-    return float(linear)
+    """1 from `bound` on, falling linearly to `value_at_margin` at `bound - margin`: `tolerance` of one number."""
+    if value >= bound:
+        return 1.0
+    fallen = (bound - value) / margin * (1 - value_at_margin)
+    return float(1 - fallen) if fallen < 1 else 0.0
+
+
+def _between(value: Any, lower: float, upper: float = np.inf, margin: float = 0.0) -> float:
+    """1 between the bounds, 0.1 at `margin` beyond them and falling as a Gaussian: `tolerance` of one number.
+
+    dm_control's own makes arrays of it, which took a fifth of a step of walker-walk.
+    """
+    if lower <= value <= upper:
+        return 1.0
+    if margin == 0.0:
+        return 0.0
+    beyond = np.float64(lower - value if value < lower else value - upper) / margin
+    return float(np.exp(-0.5 * (beyond * GAUSSIAN) ** 2))
 
 
 def _small_control(physics: Physics) -> float:
@@ -71,7 +89,7 @@ def _small_control(physics: Physics) -> float:
 
 def _walker_terms(physics: Physics, speed: float) -> Terms:
     return {
-        "standing": float(tolerance(physics.torso_height(), (WALKER_HEIGHT, np.inf), margin=WALKER_HEIGHT / 2)),
+        "standing": _between(physics.torso_height(), WALKER_HEIGHT, margin=WALKER_HEIGHT / 2),
         "move": _at_least(physics.horizontal_velocity(), speed, margin=speed / 2, value_at_margin=0.5),
         "upright": float((1 + physics.torso_upright()) / 2),
     }
@@ -101,7 +119,7 @@ def _quadruped(speed: float) -> Reward:
 
 def _hopper_terms(physics: Physics) -> Terms:
     return {
-        "standing": float(tolerance(physics.height(), HOPPER_HEIGHT)),
+        "standing": _between(physics.height(), *HOPPER_HEIGHT),
         "hopping": _at_least(physics.speed(), HOPPER_SPEED, margin=HOPPER_SPEED / 2, value_at_margin=0.5),
     }
 
@@ -109,7 +127,7 @@ def _hopper_terms(physics: Physics) -> Terms:
 def _humanoid_terms(physics: Physics) -> Terms:
     velocity = physics.center_of_mass_velocity()[[0, 1]]
     return {
-        "standing": float(tolerance(physics.head_height(), (HUMANOID_HEIGHT, np.inf), margin=HUMANOID_HEIGHT / 4)),
+        "standing": _between(physics.head_height(), HUMANOID_HEIGHT, margin=HUMANOID_HEIGHT / 4),
         "upright": _at_least(physics.torso_upright(), 0.9, margin=1.9, value_at_margin=0.0),
         "small_velocity": float(tolerance(velocity, margin=2).mean()),
         "small_control": _small_control(physics),
@@ -124,7 +142,7 @@ def _humanoid_combine(factors: Factors) -> np.ndarray:
 def _cartpole_terms(physics: Physics) -> Terms:
     return {
         "upright": float(((physics.pole_angle_cosine() + 1) / 2).mean()),
-        "centered": float(tolerance(physics.cart_position(), margin=2)),
+        "centered": _between(physics.cart_position(), 0.0, 0.0, margin=2),
         "small_velocity": float(tolerance(physics.angular_vel(), margin=5).min()),
         "small_control": _small_control(physics),
     }
@@ -141,7 +159,7 @@ def _finger_terms(physics: Physics) -> Terms:
 
 def _reacher_terms(physics: Physics) -> Terms:
     radii = physics.named.model.geom_size[["target", "finger"], 0].sum()
-    return {"at_target": float(tolerance(physics.finger_to_target_dist(), (0, radii)))}
+    return {"at_target": _between(physics.finger_to_target_dist(), 0, radii)}
 
 
 def _cup_terms(physics: Physics) -> Terms:
@@ -152,7 +170,7 @@ def _fish_terms(physics: Physics) -> Terms:
     radii = physics.named.model.geom_size[["mouth", "target"], 0].sum()
     distance = np.linalg.norm(physics.mouth_to_target())
     return {
-        "at_target": float(tolerance(distance, (0, radii), margin=2 * radii)),
+        "at_target": _between(distance, 0, radii, margin=2 * radii),
         "upright": float(0.5 * (physics.upright() + 1)),
     }
 
@@ -213,9 +231,14 @@ class DMControlTask(gym.Env[np.ndarray, np.ndarray]):
         self._physics: Any = self._env.physics
         named = self._physics.named
         self._physics._named = named._replace(data=_Remembered(named.data), model=_Remembered(named.model))
+        self._pointers = self._physics.model.ptr, self._physics.data.ptr
+        self._warnings = self._pointers[1].warning.number
+        self._halved = self._physics.legacy_step and self._pointers[0].opt.integrator != mujoco.mjtIntegrator.mjINT_RK4
         self._substeps = round(self._env.control_timestep() / self._physics.timestep())
         # A first reset leaves in the model what every reset writes there (sizes, damping, colours).
-        observation = _flatten(self._env.reset().observation)
+        parts = [np.asarray(part) for part in self._env.reset().observation.values()]
+        ends = np.cumsum([part.size for part in parts]).tolist()
+        self._places = [slice(end - part.size, end) for part, end in zip(parts, ends, strict=True)]
         self._before = self._dynamics()
         self._stepped = False
         self._terms: Terms = {}  # of the last step
@@ -223,7 +246,7 @@ class DMControlTask(gym.Env[np.ndarray, np.ndarray]):
         actions = self._env.action_spec()
         low, high = actions.minimum.astype(np.float32), actions.maximum.astype(np.float32)
         self.action_space = gym.spaces.Box(low, high, dtype=np.float32)
-        self.observation_space = gym.spaces.Box(-np.inf, np.inf, observation.shape, np.float64)
+        self.observation_space = gym.spaces.Box(-np.inf, np.inf, (ends[-1],), np.float64)
         self.metadata = {"render_modes": ["rgb_array"], "render_fps": round(1 / self._env.control_timestep())}
         self.render_mode = render_mode
 
@@ -234,7 +257,7 @@ class DMControlTask(gym.Env[np.ndarray, np.ndarray]):
         super().reset(seed=seed, options=options)
         if seed is not None:
             self._env.task.random.seed(seed if seed < SEED_WORD else _words(seed))
-        observation = _flatten(self._env.reset().observation)
+        observation = self._flat(self._env.reset().observation)
         self._stepped = False
         return observation, {}
 
@@ -243,7 +266,7 @@ class DMControlTask(gym.Env[np.ndarray, np.ndarray]):
         mujoco.mj_getState(self._physics.model.ptr, self._physics.data.ptr, self._before, DYNAMICS)
         self._stepped = True
         self._advance(action)
-        observation = _flatten(self._env.task.get_observation(self._physics))
+        observation = self._flat(self._env.task.get_observation(self._physics))
         return observation, float(self._reward.combine(self._terms)), False, False, {}
 
     def reward_factors(self) -> dict[str, float]:
@@ -303,11 +326,28 @@ class DMControlTask(gym.Env[np.ndarray, np.ndarray]):
 
     def _advance(self, action: np.ndarray) -> None:
         """What the suite's own step does to the physics; its reward is worked out once, from the terms."""
-        task = self._env.task
-        task.before_step(action, self._physics)
-        self._physics.step(self._substeps)
-        task.after_step(self._physics)
-        self._terms = self._reward.terms(self._physics)
+        task, physics = self._env.task, self._physics
+        task.before_step(action, physics)
+        if self._halved:  # as physics.step, whose look-ups and checks took a twentieth of walker-walk's step
+            model, data = self._pointers
+            mujoco.mj_step2(model, data)
+            if self._substeps > 1:
+                mujoco.mj_step(model, data, self._substeps - 1)
+            mujoco.mj_step1(model, data)
+            if self._warnings.any():
+                names = [name for name, count in zip(WARNINGS, self._warnings, strict=False) if count]
+                raise PhysicsError(f"the simulation became invalid: {', '.join(names)}. Reset, and see the action.")
+        else:
+            physics.step(self._substeps)
+        task.after_step(physics)
+        self._terms = self._reward.terms(physics)
+
+    def _flat(self, observation: Mapping[str, Any]) -> np.ndarray:
+        """(obs_dim,) float64, in the order of the suite's keys; its parts have one axis or none."""
+        flat = np.empty(self._places[-1].stop)
+        for place, part in zip(self._places, observation.values(), strict=True):
+            flat[place] = part
+        return flat
 
     def _dynamics(self) -> np.ndarray:
         model, data = self._physics.model.ptr, self._physics.data.ptr
@@ -351,11 +391,6 @@ class _RememberedField:
 
     def __setitem__(self, key: Any, value: Any) -> None:
         self._field[key] = value
-
-
-def _flatten(observation: Mapping[str, Any]) -> np.ndarray:
-    """(obs_dim,) float64, in the order of the suite's keys."""
-    return np.concatenate([np.ravel(part) for part in observation.values()], dtype=np.float64)
 
 
 def _words(seed: int) -> list[int]:

@@ -6,8 +6,10 @@ import pytest
 pytest.importorskip("dm_control", reason='needs pip install "prefenvs[dmc]"')
 
 from dm_control import suite
+from dm_control.rl.control import PhysicsError
+from dm_control.utils.rewards import tolerance
 
-from prefenvs.tasks.control.dmc import REWARDS, DMControlTask
+from prefenvs.tasks.control.dmc import REWARDS, DMControlTask, _at_least, _between
 
 
 def combine(domain, task, **factors):
@@ -96,3 +98,27 @@ def test_observations_and_rewards_are_the_suites_own_to_the_last_bit(domain, nam
         assert reward == theirs.reward
         if step == 40:
             np.testing.assert_array_equal(task.reset()[0], flat(env.reset().observation))
+
+
+def test_a_flank_of_one_number_is_the_suites_own_to_the_last_bit():
+    values = np.random.default_rng(0).normal(0.5, 2.0, 2000)
+    for value in [*values, 0.0, 0.6, 2.0, np.nan]:
+        for lower, upper, margin in ((0.6, 2.0, 0.0), (0.6, np.inf, 0.3), (0.0, 0.0, 2.0), (0.0, 0.1, 0.2)):
+            assert _between(value, lower, upper, margin) == pytest.approx(
+                tolerance(value, (lower, upper), margin), abs=0, rel=0, nan_ok=True
+            )
+        linear = tolerance(value, (1.0, np.inf), 0.5, value_at_margin=0.5, sigmoid="linear")
+        assert _at_least(value, 1.0, 0.5, 0.5) == linear
+
+
+@pytest.mark.parametrize(("domain", "task"), [("walker", "walk"), ("cartpole", "swingup")])
+def test_a_simulation_that_became_invalid_says_so_and_a_reset_mends_it(domain, task):
+    env = DMControlTask(domain, task)
+    env.reset(seed=0)
+    env._physics.data.qvel[:] = 1e12
+    with pytest.raises(PhysicsError, match="BADQ"):
+        for _ in range(5):
+            env.step(np.zeros(env.action_space.shape))
+    observation, _ = env.reset(seed=0)
+    assert np.isfinite(env.step(np.zeros(env.action_space.shape))[0]).all()
+    assert np.isfinite(observation).all()
