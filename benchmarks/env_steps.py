@@ -1,6 +1,6 @@
 """Environment steps a second of batches that step as arrays, against Gymnasium's and against the physics alone.
 
-    python benchmarks/env_steps.py                             # five robots; about half an hour
+    python benchmarks/env_steps.py                             # five robots; a quarter of an hour
     python benchmarks/env_steps.py --robots Hopper --pairs 8 --seconds 0.5
 
 Each arm lives in a process of its own, and only one steps at a time: A B B A, so that a machine that slows down slows
@@ -14,19 +14,17 @@ from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
 import os
-import platform
+import sys
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
+from _alternate import RESULTS, alternate, machine, ratio, serve
 
-ROOT = Path(__file__).resolve().parent.parent
 ROBOTS = ("HalfCheetah", "Walker2d", "Hopper", "Ant", "Humanoid")
 PEERS = (("sync", 8), ("sync", 64), ("async", 8), ("async", 64), ("physics", 64), ("rollout", 64))
 GROWTH = (1, 4, 16, 64, 256)  # environments
@@ -124,13 +122,13 @@ def episode_lengths(robot: str, episodes: int = 50) -> np.ndarray:
     return np.array(lengths)
 
 
-def serve(pipe, kind: str, robot: str, n: int, threads: int) -> None:
-    """Measure whenever asked to, for so many seconds; answers environment steps a second."""
+def worker(kind: str, robot: str, n: int, threads: int, seconds: float) -> None:
+    """Step one batch for so many seconds whenever asked to."""
     make = physics_arm if kind in ("physics", "rollout") else vector_arm
     reset, step, (low, high) = make(kind, robot, n, threads)
     actions = np.random.default_rng(0).uniform(low, high, (64, n, *low.shape)).astype(np.float32)
-    pipe.send("ready")
-    while (seconds := pipe.recv()) is not None:
+
+    def measure() -> dict:
         reset()
         for t in range(WARM_UP):
             step(actions[t])
@@ -138,68 +136,36 @@ def serve(pipe, kind: str, robot: str, n: int, threads: int) -> None:
         while (elapsed := time.perf_counter() - began) < seconds:
             step(actions[taken % len(actions)])
             taken += 1
-        pipe.send(taken * n / elapsed)
+        return {"rate": taken * n / elapsed}
+
+    serve(measure, {})
 
 
-class Arm:
-    """A process that steps one kind of batch when asked to."""
-
-    def __init__(self, kind: str, robot: str, n: int, threads: int) -> None:
-        context = multiprocessing.get_context("spawn")
-        self.pipe, theirs = context.Pipe()
-        self.process = context.Process(target=serve, args=(theirs, kind, robot, n, threads))
-        self.process.start()
-        assert self.pipe.recv() == "ready"
-
-    def rate(self, seconds: float) -> float:
-        """Environment steps a second."""
-        self.pipe.send(seconds)
-        return self.pipe.recv()
-
-    def close(self) -> None:
-        """End the process."""
-        self.pipe.send(None)
-        self.process.join()
+def in_turns(arms: list[tuple[str, int]], robot: str, given: argparse.Namespace) -> dict[str, list[float]]:
+    """Rates of several batches, measured in turns: environment steps a second."""
+    rest = [robot, str(given.threads), str(given.seconds)]
+    commands = {f"{kind} {n}": [sys.executable, __file__, "--worker", kind, str(n), *rest] for kind, n in arms}
+    found = alternate(commands, given.pairs)
+    return {name: [measured["rate"] for measured in told["rounds"]] for name, told in found.items()}
 
 
-def alternate(a: Callable[[], float], b: Callable[[], float], pairs: int) -> np.ndarray:
-    """(pairs, 2) rates, measured A B B A A B B A ..."""
-    rates = []
-    for pair in range(pairs):
-        first, second = (a, b) if pair % 2 == 0 else (b, a)
-        measured = first(), second()
-        rates.append(measured if pair % 2 == 0 else measured[::-1])
-    return np.array(rates)
-
-
-def summary(rates: np.ndarray) -> dict:
-    """Median rates and the median ratio with a 95% bootstrap interval over pairs."""
-    ratios = rates[:, 0] / rates[:, 1]
-    draws = np.random.default_rng(0).integers(len(ratios), size=(10_000, len(ratios)))
-    low, high = np.quantile(np.median(ratios[draws], 1), (0.025, 0.975))
-    ours, theirs = np.median(rates, 0)
-    return {"ours": ours, "theirs": theirs, "ratio": np.median(ratios), "low": low, "high": high, "pairs": len(ratios)}
-
-
-def compare(robot: str, pairs: int, seconds: float, threads: int) -> list[dict]:
+def compare(robot: str, given: argparse.Namespace) -> list[dict]:
     """Ours with 64 environments against every peer."""
-    rows, ours = [], Arm("ours", robot, 64, threads)
-    for kind, n in PEERS:
-        peer = Arm(kind, robot, n, threads)
-        rates = alternate(lambda: ours.rate(seconds), lambda peer=peer: peer.rate(seconds), pairs)
-        rows.append({"robot": robot, "peer": f"{kind} {n}", **summary(rates)})
-        peer.close()
-    ours.close()
+    rows = []
+    for peer in PEERS:
+        ours, theirs = in_turns([("ours", 64), peer], robot, given).values()
+        medians = {"ours": float(np.median(ours)), "theirs": float(np.median(theirs))}
+        rows.append({"robot": robot, "peer": f"{peer[0]} {peer[1]}", **medians, **ratio(ours, theirs)})
     return rows
 
 
-def growth(robot: str, repeats: int, seconds: float, threads: int) -> list[dict]:
-    """The rate of ours by the number of environments, in turns."""
-    arms = {n: Arm("ours", robot, n, threads) for n in GROWTH}
-    rates = [{n: arm.rate(seconds) for n, arm in arms.items()} for _ in range(repeats)]
-    for arm in arms.values():
-        arm.close()
-    return [{"robot": robot, "num_envs": n, "rate": float(np.median([turn[n] for turn in rates]))} for n in GROWTH]
+def growth(robot: str, given: argparse.Namespace) -> list[dict]:
+    """The rate of ours by the number of environments."""
+    rates = in_turns([("ours", n) for n in GROWTH], robot, given)
+    return [
+        {"robot": robot, "num_envs": n, "rate": float(np.median(r))}
+        for n, r in zip(GROWTH, rates.values(), strict=True)
+    ]
 
 
 def table(results: dict) -> str:
@@ -209,7 +175,7 @@ def table(results: dict) -> str:
         "| --- | --- | --- | --- | --- | --- |",
     ]
     lines += [
-        f"| {r['robot']} | {r['peer']} | {r['ours']:,.0f} | {r['theirs']:,.0f} | {r['ratio']:.2f} "
+        f"| {r['robot']} | {r['peer']} | {r['ours']:,.0f} | {r['theirs']:,.0f} | {r['median']:.2f} "
         f"| {r['low']:.2f} to {r['high']:.2f} |"
         for r in results["comparisons"]
     ]
@@ -219,25 +185,27 @@ def table(results: dict) -> str:
 
 
 def main() -> None:
+    """Compare all and write docs/results/env_steps.json."""
+    if sys.argv[1:2] == ["--worker"]:
+        kind, n, robot, threads, seconds = sys.argv[2:]
+        worker(kind, robot, int(n), int(threads), float(seconds))
+        return
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--robots", nargs="+", default=ROBOTS, choices=ROBOTS)
     parser.add_argument("--pairs", type=int, default=8)
-    parser.add_argument("--seconds", type=float, default=2.0, help="of a measurement")
+    parser.add_argument("--seconds", type=float, default=1.0, help="of a measurement")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="of ours and of the physics")
-    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "results" / "env_steps.json")
-    settings = parser.parse_args()
-    os.environ["OMP_NUM_THREADS"] = "1"
+    parser.add_argument("--out", type=Path, default=RESULTS / "env_steps.json")
+    given = parser.parse_args()
     results: dict = {
-        "machine": {"cores": os.cpu_count(), "threads": settings.threads, "processor": platform.machine()},
+        "machine": machine() | {"threads": given.threads},
         "versions": {name: version(name) for name in ("gymnasium", "mujoco", "numpy")},
-        "seconds": settings.seconds,
-        "comparisons": [],
-        "growth": [],
+        "pairs": given.pairs,
+        "seconds": given.seconds,
+        "comparisons": [row for robot in given.robots for row in compare(robot, given)],
+        "growth": growth(given.robots[0], given),
     }
-    for robot in settings.robots:
-        results["comparisons"] += compare(robot, settings.pairs, settings.seconds, settings.threads)
-    results["growth"] = growth(settings.robots[0], settings.pairs, settings.seconds, settings.threads)
-    settings.out.write_text(json.dumps(results, indent=1), encoding="utf-8")
+    given.out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     print(table(results))
 
 
