@@ -13,16 +13,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
 import os
-import platform
+import sys
 import time
 from importlib.metadata import version
 from pathlib import Path
 
-from env_steps import alternate, summary
+import numpy as np
+from _alternate import RESULTS, alternate, machine, ratio, serve
 
-ROOT = Path(__file__).resolve().parent.parent
 WORDS, PROMPT, NEW = 512, 8, 24
 
 
@@ -46,55 +45,36 @@ def generator(kind: str, layers: int, width: int, batch: int):
     return lambda: model.sample(prompts, NEW, rng)
 
 
-def serve(pipe, kind: str, layers: int, width: int, batch: int, threads: int) -> None:
-    """Measure whenever asked to, for so many seconds; answers tokens a second."""
+def worker(kind: str, layers: int, width: int, batch: int, threads: int, seconds: float) -> None:
+    """Generate for so many seconds whenever asked to."""
     import torch
 
     torch.set_num_threads(threads)
+    write = generator(kind, layers, width, batch)
+
+    def measure() -> dict:
+        written, began = 0, time.perf_counter()
+        while (elapsed := time.perf_counter() - began) < seconds:
+            write()
+            written += batch * NEW
+        return {"rate": written / elapsed}
+
     with torch.no_grad():
-        write = generator(kind, layers, width, batch)
         for _ in range(3):
             write()
-        pipe.send("ready")
-        while (seconds := pipe.recv()) is not None:
-            written, began = 0, time.perf_counter()
-            while (elapsed := time.perf_counter() - began) < seconds:
-                write()
-                written += batch * NEW
-            pipe.send(written / elapsed)
+        serve(measure, {})
 
 
-class Arm:
-    """A process that generates when asked to."""
-
-    def __init__(self, *arguments) -> None:
-        context = multiprocessing.get_context("spawn")
-        self.pipe, theirs = context.Pipe()
-        self.process = context.Process(target=serve, args=(theirs, *arguments))
-        self.process.start()
-        assert self.pipe.recv() == "ready"
-
-    def rate(self, seconds: float) -> float:
-        """Tokens a second."""
-        self.pipe.send(seconds)
-        return self.pipe.recv()
-
-    def close(self) -> None:
-        """End the process."""
-        self.pipe.send(None)
-        self.process.join()
-
-
-def compare(settings: argparse.Namespace, batch: int) -> list[dict]:
-    """Both of ours against transformers at one batch size."""
-    shape = (settings.layers, settings.width, batch, settings.threads)
-    peer, rows = Arm("generate", *shape), []
-    for kind in ("decoder", "adapter"):
-        ours = Arm(kind, *shape)
-        pair = (lambda arm=ours: arm.rate(settings.seconds), lambda: peer.rate(settings.seconds))
-        rows.append({"kind": kind, "batch": batch, **summary(alternate(*pair, settings.pairs))})
-        ours.close()
-    peer.close()
+def compare(given: argparse.Namespace, batch: int) -> list[dict]:
+    """Both of ours against transformers at one batch size, all three in turns."""
+    rest = [str(number) for number in (given.layers, given.width, batch, given.threads, given.seconds)]
+    kinds = ("decoder", "adapter", "generate")
+    found = alternate({kind: [sys.executable, __file__, "--worker", kind, *rest] for kind in kinds}, given.pairs)
+    rates = {kind: [measured["rate"] for measured in told["rounds"]] for kind, told in found.items()}
+    rows = []
+    for kind in kinds[:2]:
+        medians = {"ours": float(np.median(rates[kind])), "theirs": float(np.median(rates["generate"]))}
+        rows.append({"kind": kind, "batch": batch, **medians, **ratio(rates[kind], rates["generate"])})
     return rows
 
 
@@ -105,7 +85,7 @@ def table(rows: list[dict]) -> str:
         "| --- | --- | --- | --- | --- | --- |",
     ]
     lines += [
-        f"| {r['kind']} | {r['batch']} | {r['ours']:,.0f} | {r['theirs']:,.0f} | {r['ratio']:.2f} "
+        f"| {r['kind']} | {r['batch']} | {r['ours']:,.0f} | {r['theirs']:,.0f} | {r['median']:.2f} "
         f"| {r['low']:.2f} to {r['high']:.2f} |"
         for r in rows
     ]
@@ -113,24 +93,30 @@ def table(rows: list[dict]) -> str:
 
 
 def main() -> None:
+    """Compare at all batch sizes and write docs/results/text_generation.json."""
+    if sys.argv[1:2] == ["--worker"]:
+        kind, layers, width, batch, threads, seconds = sys.argv[2:]
+        worker(kind, int(layers), int(width), int(batch), int(threads), float(seconds))
+        return
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--layers", type=int, default=2)
     parser.add_argument("--width", type=int, default=128)
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 64])
-    parser.add_argument("--pairs", type=int, default=8)
+    parser.add_argument("--pairs", type=int, default=12)
     parser.add_argument("--seconds", type=float, default=2.0, help="of a measurement")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="of torch, for all arms")
-    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "results" / "text_generation.json")
-    settings = parser.parse_args()
-    rows = [row for batch in settings.batches for row in compare(settings, batch)]
+    parser.add_argument("--out", type=Path, default=RESULTS / "text_generation.json")
+    given = parser.parse_args()
+    rows = [row for batch in given.batches for row in compare(given, batch)]
     results = {
-        "machine": {"cores": os.cpu_count(), "threads": settings.threads, "processor": platform.machine()},
+        "machine": machine() | {"threads": given.threads},
         "versions": {name: version(name) for name in ("torch", "transformers")},
-        "model": {"layers": settings.layers, "width": settings.width, "words": WORDS, "prompt": PROMPT, "new": NEW},
-        "seconds": settings.seconds,
+        "model": {"layers": given.layers, "width": given.width, "words": WORDS, "prompt": PROMPT, "new": NEW},
+        "pairs": given.pairs,
+        "seconds": given.seconds,
         "comparisons": rows,
     }
-    settings.out.write_text(json.dumps(results, indent=1), encoding="utf-8")
+    given.out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     print(table(rows))
 
 
