@@ -13,7 +13,7 @@ from prefenvs.calibration import Calibration, measure, reference_set, weighted_s
 from prefenvs.error import BudgetSpent, SegmentForgotten
 from prefenvs.labelling.random_stream import uniforms
 from prefenvs.labelling.source import LocalSource, Source, find_source
-from prefenvs.labelling.store import AnswerStore, pack, payload_hashes, unpack
+from prefenvs.labelling.store import AnswerStore, payload_hashes
 from prefenvs.oracles import make_oracle
 from prefenvs.preference_env import FeedbackConfig
 from prefenvs.segments import JUDGED, JudgedSegments, Label, Query, Segments, map_arrays
@@ -117,13 +117,14 @@ class Feedback:
         numbers = np.arange(self._next, self._next + query.n)
         if query.n:
             payloads = payload_hashes(query)
-            kept = self._store.find(numbers, payloads)
-            if len(kept) < query.n:
-                given = pack(self._answer(query, numbers))
-                chosen = np.array([i for i, number in enumerate(numbers.tolist()) if number not in kept])
-                self._store.add(numbers[chosen], [payloads[i] for i in chosen], [given[i] for i in chosen])
-                kept |= {int(numbers[i]): given[i] for i in chosen}
-            label = unpack([kept[number] for number in numbers.tolist()], soft=self.config.answer == "soft")
+            parts = self._store.find(self._next, payloads, soft=self.config.answer == "soft")
+            stops = [start + len(part) for start, part in parts.items()]
+            new = [slice(a, b) for a, b in zip([0, *stops], [*parts, query.n], strict=True) if a < b]
+            if new:
+                given = self._answer(query, numbers)
+                parts |= {at.start: given[at] for at in new}
+                self._store.add({self._next + at.start: (payloads[at], given[at]) for at in new})
+            label = Label.concatenate([parts[start] for start in sorted(parts)])
             self._pending.append((numbers, label))
             self._answered += int((~label.skipped).sum())
         self._next += query.n

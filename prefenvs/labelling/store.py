@@ -4,21 +4,28 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from xxhash import xxh3_128
+from xxhash import xxh3_128_digest
 
 from prefenvs.error import DamagedFile, RunMismatch
 from prefenvs.segments import Arrays, Label, Query
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS runs (run TEXT PRIMARY KEY, config TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS answers (
-    run TEXT NOT NULL, number INTEGER NOT NULL, payload BLOB NOT NULL, answer BLOB NOT NULL,
-    PRIMARY KEY (run, number)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS batches (
+    run TEXT NOT NULL, first INTEGER NOT NULL, payloads BLOB NOT NULL, answers BLOB NOT NULL,
+    PRIMARY KEY (run, first));
 """
+_OVERLAPPING = """
+SELECT first, payloads, answers FROM batches WHERE run = :run AND first <= :last AND first >=
+    (SELECT COALESCE(MAX(first), 0) FROM batches WHERE run = :run AND first <= :first) ORDER BY first
+"""
+PAYLOAD_BYTES = 16
+"""Bytes of a question's hash."""
 _FIELDS = ("choice", "ranking", "ratings", "strength", "user")
 
 
@@ -26,7 +33,8 @@ class AnswerStore:
     """Answers keyed by run and query number, each with a hash of the question it answers.
 
     A question asked again under the same number (after a resume) is served from here; another question under that
-    number is refused.
+    number is refused. Questions asked together are one row: `payloads` holds PAYLOAD_BYTES a question, `answers` what
+    `pack` made of the labels, and the numbers count on from `first`.
     """
 
     def __init__(self, path: str | Path | None, run: str, config: dict[str, Any]) -> None:
@@ -39,7 +47,7 @@ class AnswerStore:
 
         Raises:
             DamagedFile: if the file is not a store.
-            RunMismatch: if the run was begun with another configuration.
+            RunMismatch: if the run was begun with another configuration, or by an earlier version.
         """
         self.path, self.run = None if path is None else Path(path), run
         if self.path is not None:
@@ -47,6 +55,12 @@ class AnswerStore:
         text = json.dumps(config, sort_keys=True, default=repr)
         try:
             self._connection = sqlite3.connect(self.path or ":memory:", check_same_thread=False)
+            earlier = self._connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'answers'").fetchone()
+            if earlier:
+                raise RunMismatch(
+                    f"{self.path} was written by an earlier version of prefenvs, which kept one answer a row. It was "
+                    "left as it is; go on with that version or name another store=."
+                )
             self._connection.execute("PRAGMA journal_mode=WAL")
             self._connection.execute("PRAGMA synchronous=FULL")
             with self._connection:
@@ -61,37 +75,63 @@ class AnswerStore:
                 "Use another run= or store=, or the settings it was begun with."
             )
 
-    def find(self, numbers: np.ndarray, payloads: list[bytes]) -> dict[int, bytes]:
-        """Answers already given to these questions, by number.
+    def find(self, first: int, payloads: np.ndarray, *, soft: bool) -> dict[int, Label]:
+        """Answers already given to questions, in pieces by the index of the first question of each.
+
+        Args:
+            first: number of the first question; the others count on from it.
+            payloads: (n, PAYLOAD_BYTES) from `payload_hashes`.
+            soft: whether the answers are probabilities.
 
         Raises:
             RunMismatch: if a number was used for another question.
-            DamagedFile: if the file cannot be read.
+            DamagedFile: if the file or an answer cannot be read.
         """
-        try:
-            rows = self._connection.execute(
-                "SELECT number, payload, answer FROM answers WHERE run = ? AND number BETWEEN ? AND ?",
-                (self.run, int(numbers.min()), int(numbers.max())),
-            ).fetchall()
-        except sqlite3.DatabaseError as error:
-            raise self._damaged(error) from error
-        wanted = dict(zip(numbers.tolist(), payloads, strict=True))
         found = {}
-        for number, payload, answer in rows:
-            if number in wanted:
-                if payload != wanted[number]:
-                    raise RunMismatch(
-                        f"query {number} of run {self.run!r} was about other segments when it was answered. A resumed "
-                        "run must repeat its steps exactly; start a new run= or store= otherwise. Nothing was spent."
-                    )
-                found[number] = answer
+        for begun, hashes, answers in self._overlapping(first, len(payloads)):
+            kept = np.frombuffer(hashes[: len(hashes) // PAYLOAD_BYTES * PAYLOAD_BYTES], np.uint8)
+            kept = kept.reshape(-1, PAYLOAD_BYTES)
+            low, high = max(begun, first), min(begun + len(kept), first + len(payloads))
+            if low >= high:
+                continue
+            changed = (kept[low - begun : high - begun] != payloads[low - first : high - first]).any(1)
+            if changed.any():
+                raise RunMismatch(
+                    f"query {low + changed.argmax()} of run {self.run!r} was about other segments when it was "
+                    "answered. A resumed run must repeat its steps exactly; start a new run= or store= otherwise. "
+                    "Nothing was spent."
+                )
+            found[low - first] = unpack(answers, len(kept), soft=soft)[low - begun : high - begun]
         return found
 
-    def add(self, numbers: np.ndarray, payloads: list[bytes], answers: list[bytes]) -> None:
-        """Keep answers; they are on disk when this returns, all of them or none."""
-        rows = [(self.run, n, p, a) for n, p, a in zip(numbers.tolist(), payloads, answers, strict=True)]
+    def add(self, batches: Mapping[int, tuple[np.ndarray, Label]]) -> None:
+        """Keep answers; they are on disk when this returns, all of them or none.
+
+        Args:
+            batches: (n, PAYLOAD_BYTES) hashes of questions and their n answers, by the number of the first question.
+
+        Raises:
+            RunMismatch: if another process has answered one of them meanwhile.
+        """
         with self._connection:
-            self._connection.executemany("INSERT INTO answers VALUES (?, ?, ?, ?)", rows)
+            self._connection.execute("BEGIN IMMEDIATE")
+            for first, (payloads, label) in batches.items():
+                for begun, hashes, _ in self._overlapping(first, len(payloads)):
+                    if begun + len(hashes) // PAYLOAD_BYTES > first:
+                        raise RunMismatch(
+                            f"another process has answered query {max(begun, first)} of run {self.run!r} meanwhile. "
+                            "Give each process a run= or store= of its own."
+                        )
+                row = (self.run, first, payloads.tobytes(), pack(label))
+                self._connection.execute("INSERT INTO batches VALUES (?, ?, ?, ?)", row)
+
+    def _overlapping(self, first: int, count: int) -> list[tuple[int, bytes, bytes]]:
+        """Rows that may hold one of `count` numbers from `first` on: first number, payloads, answers."""
+        numbers = {"run": self.run, "first": first, "last": first + count - 1}
+        try:
+            return self._connection.execute(_OVERLAPPING, numbers).fetchall()
+        except sqlite3.DatabaseError as error:
+            raise self._damaged(error) from error
 
     def _damaged(self, error: sqlite3.DatabaseError) -> DamagedFile:
         return DamagedFile(
@@ -101,63 +141,69 @@ class AnswerStore:
 
     def count(self) -> int:
         """Answers kept for this run."""
-        query = "SELECT COUNT(*) FROM answers WHERE run = ?"
-        return int(self._connection.execute(query, (self.run,)).fetchone()[0])
+        query = "SELECT COALESCE(SUM(LENGTH(payloads)), 0) FROM batches WHERE run = ?"
+        return int(self._connection.execute(query, (self.run,)).fetchone()[0]) // PAYLOAD_BYTES
 
     def close(self) -> None:
         """Close the file."""
         self._connection.close()
 
 
-def payload_hashes(query: Query) -> list[bytes]:
-    """16 bytes a question that change with its segments (where they are, what they show), their number or its context.
+def payload_hashes(query: Query) -> np.ndarray:
+    """(n, PAYLOAD_BYTES) uint8 that change with a question's segments (where they are, what they show) or context.
 
     Ids alone would not do: another seed or another agent gives other segments the same ids.
     """
-    segments = query.segments
-    rows = np.concatenate([segments.ids, segments.lengths[:, None]], 1).astype("<i8")
+    segments, keys = query.segments, sorted(query.context)
     shown = [array for held in (segments.observations, segments.actions) for array in _leaves(held)]
-    keys = sorted(query.context)
-    parts = [np.ascontiguousarray(array) for array in (rows, *shown, *(query.context[key] for key in keys))]
-    flat = [part.reshape(-1).view(np.uint8).data for part in parts]  # hashed where they lie, without a copy
-    widths = [len(part) // max(query.n, 1) for part in flat]
-    begin, hashes = json.dumps([query.k, keys]).encode(), []
-    for i in range(query.n):
-        question = xxh3_128(begin)
-        for part, width in zip(flat, widths, strict=True):
-            question.update(part[i * width : (i + 1) * width])
-        hashes.append(question.digest())
-    return hashes
+    parts = [
+        np.tile(np.frombuffer(json.dumps([query.k, keys]).encode(), np.uint8), (query.n, 1)),
+        *(_bytes(part.astype("<i8"), query.n) for part in (segments.ids, segments.lengths)),
+        *(_digests(_bytes(array, query.n)) for array in shown),
+        *(_bytes(query.context[key], query.n) for key in keys),
+    ]
+    return _digests(np.concatenate(parts, 1))
+
+
+def _bytes(array: np.ndarray, n: int) -> np.ndarray:
+    """An array as n rows of bytes, where it lies if it is contiguous."""
+    return np.ascontiguousarray(array).reshape(n, -1).view(np.uint8)
+
+
+def _digests(rows: np.ndarray) -> np.ndarray:
+    """(n, PAYLOAD_BYTES) uint8 hashes of (n, width) bytes."""
+    flat, width = rows.reshape(-1).data, rows.shape[1]
+    digests = [xxh3_128_digest(flat[i * width : (i + 1) * width]) for i in range(len(rows))]
+    return np.frombuffer(b"".join(digests), np.uint8).reshape(len(rows), PAYLOAD_BYTES)
 
 
 def _leaves(arrays: Arrays) -> list[np.ndarray]:
     return [arrays[key] for key in sorted(arrays)] if isinstance(arrays, dict) else [arrays]
 
 
-def pack(label: Label) -> list[bytes]:
-    """One byte string an answer; the same kinds of answer give the same layout."""
+def pack(label: Label) -> bytes:
+    """A JSON description of the kinds of answer, a zero byte, and a row an answer."""
     fields = {name: getattr(label, name) for name in _FIELDS if getattr(label, name) is not None}
     dtype = np.dtype([(name, value.dtype.newbyteorder("<"), value.shape[1:]) for name, value in fields.items()])
     table = np.zeros(len(label), dtype)
     for name, value in fields.items():
         table[name] = value
-    head = (
-        json.dumps([[name, value.dtype.str, list(value.shape[1:])] for name, value in fields.items()]).encode() + b"\0"
-    )
-    body, width = table.tobytes(), table.itemsize
-    return [head + body[start : start + width] for start in range(0, len(body), width)]
+    head = json.dumps([[name, value.dtype.str, list(value.shape[1:])] for name, value in fields.items()])
+    return head.encode() + b"\0" + table.tobytes()
 
 
-def unpack(answers: list[bytes], *, soft: bool) -> Label:
-    """The Label that `pack` was given.
+def unpack(answers: bytes, count: int, *, soft: bool) -> Label:
+    """The Label of `count` answers that `pack` was given.
 
     Raises:
-        DamagedFile: if an answer is cut short.
+        DamagedFile: if it is cut short.
     """
-    head, _, _ = answers[0].partition(b"\0")
+    head, _, body = answers.partition(b"\0")
     try:
         dtype = np.dtype([(name, kind, tuple(shape)) for name, kind, shape in json.loads(head)])
-        table = np.frombuffer(b"".join(answer[len(head) + 1 :] for answer in answers), dtype)
+        table = np.frombuffer(body, dtype)
     except (ValueError, TypeError) as error:
         raise DamagedFile(f"a stored answer cannot be read ({error}).") from error
+    if len(table) != count:
+        raise DamagedFile(f"a stored answer cannot be read ({len(table)} answers to {count} questions).")
     return Label(**{name: table[name].copy() for name in dtype.names or ()}, soft=soft)

@@ -8,6 +8,8 @@ import sys
 
 import pytest
 
+from prefenvs.labelling.store import PAYLOAD_BYTES
+
 # Patches one function so that the process kills itself in its n-th call, before or after the call's work.
 PROGRAM = """
 import os, signal, sys, json, importlib
@@ -58,7 +60,7 @@ def outcome(folder):
     result = json.loads((folder / "result.json").read_text())
     del result["seconds"]
     with sqlite3.connect(folder / "answers.sqlite") as connection:
-        answers = connection.execute("SELECT number, payload, answer FROM answers ORDER BY number").fetchall()
+        answers = connection.execute("SELECT first, payloads, answers FROM batches ORDER BY first").fetchall()
     with zipfile.ZipFile(folder / "agent.zip") as archive:
         weights = archive.read("agent.safetensors")
     tables = [(folder / name).read_text() for name in ("evaluations.csv", "sessions.csv", "metrics.csv")]
@@ -101,4 +103,4 @@ def test_a_killed_run_repeats_bit_for_bit(agent, spot, count, when, unbroken, tm
     assert found[1] == expected[1], "the answers differ, or a question was asked twice"
     assert found[2] == expected[2], "the weights differ"
     assert found[3] == expected[3]
-    assert len(found[1]) == found[0]["asked"] == 30
+    assert sum(len(payloads) for _, payloads, _ in found[1]) / PAYLOAD_BYTES == found[0]["asked"] == 30

@@ -1,6 +1,7 @@
 import dataclasses
 import math
 import pickle
+import sqlite3
 import sys
 from functools import partial
 
@@ -138,11 +139,55 @@ def test_a_batch_that_is_partly_stored_keeps_its_stored_answers(tmp_path):
     first = prefenvs.feedback(env).ask(query[:7])
     # Raw thresholds follow the latest returns, so an answer is not to be worked out a second time.
     again = reopened(env)
-    again._store._connection.execute("UPDATE answers SET answer = ? WHERE number = 0", pack(first[6:7]))
+    with again._store._connection as connection:
+        connection.execute("UPDATE batches SET answers = ?", [pack(first[::-1])])
     label = again.ask(query)
-    np.testing.assert_array_equal(label.choice[0], first.choice[6])
-    np.testing.assert_array_equal(label.choice[1:7], first.choice[1:])
+    np.testing.assert_array_equal(label.choice[:7], first.choice[::-1])
     assert again._store.count() == 20
+
+
+@pytest.mark.parametrize("cuts", [[20], [1, 5, 6, 13, 20], [*range(1, 21)]], ids=["whole", "parts", "one by one"])
+@pytest.mark.parametrize("stored", [slice(0, 20), slice(0, 8), slice(4, 11), slice(12, 20)])
+def test_it_does_not_matter_how_questions_are_batched_when_they_are_asked_again(cuts, stored, tmp_path):
+    env, segments = pendulum(teacher="noisy", store=str(tmp_path / "a.sqlite"))
+    query, feedback = Query(segments), prefenvs.feedback(env)
+    feedback._next = stored.start  # as a run that was resumed from a checkpoint after its store was lost
+    label = feedback.ask(query[stored])
+    with feedback._store._connection as connection:
+        connection.execute("UPDATE batches SET answers = ?", [pack(label[::-1])])
+    again = reopened(env)
+    edges = zip([0, *cuts], cuts, strict=False)
+    served = np.concatenate([again.ask(query[start:stop]).choice for start, stop in edges])
+    np.testing.assert_array_equal(served[stored], label.choice[::-1])
+    assert again._store.count() == 20
+    other = reopened(env)
+    with pytest.raises(prefenvs.RunMismatch, match=r"query 5 .* about other segments"):
+        other.ask(query[[*range(5), 6, *range(6, 20)]])
+    assert other.asked == 0
+
+
+def test_two_processes_cannot_both_answer_a_question(tmp_path):
+    env, segments = pendulum(store=str(tmp_path / "a.sqlite"))
+    one, two, query = prefenvs.feedback(env), reopened(env), Query(segments)
+    two._store.find = lambda *_, **__: {}  # it looked before the other had answered
+    one.ask(query[:4])
+    two._next = 3
+    with pytest.raises(prefenvs.RunMismatch, match="another process has answered query 3"):
+        two.ask(query[3:6])
+    two._next = 4
+    two.ask(query[4:6])
+    assert one._store.count() == 6
+
+
+def test_a_store_of_an_earlier_version_is_left_as_it_is(tmp_path):
+    path = tmp_path / "a.sqlite"
+    with sqlite3.connect(path) as connection:
+        connection.execute("CREATE TABLE answers (run TEXT, number INTEGER, payload BLOB, answer BLOB)")
+    connection.close()
+    before = path.read_bytes()
+    with pytest.raises(prefenvs.RunMismatch, match="earlier version"):
+        pendulum(1, store=str(path), segments=0)
+    assert path.read_bytes() == before
 
 
 @pytest.mark.parametrize("changed", ["observations", "actions"])
@@ -223,12 +268,13 @@ def test_a_store_that_was_cut_short_says_so(left, tmp_path):
     assert path.read_bytes() == before
 
 
-def test_a_damaged_answer_is_found(tmp_path):
+@pytest.mark.parametrize("cut", [3, 16, 310])
+def test_a_damaged_answer_is_found(cut, tmp_path):
     env, segments = pendulum(store=str(tmp_path / "a.sqlite"))
     prefenvs.feedback(env).ask(Query(segments))
     again = reopened(env)
     with again._store._connection as connection:
-        connection.execute("UPDATE answers SET answer = substr(answer, 1, length(answer) - 3) WHERE number = 4")
+        connection.execute("UPDATE batches SET answers = substr(answers, 1, length(answers) - ?)", [cut])
     with pytest.raises(prefenvs.DamagedFile, match="stored answer"):
         again.ask(Query(segments))
     assert again.asked == 0
