@@ -50,7 +50,6 @@ class SAC(stable_baselines3.SAC):
             return
         if self._update is None or self._update.parts != parts:
             self._update = SACUpdate(self, parts)
-        self.policy.set_training_mode(True)
         optimizers = [self.actor.optimizer, self.critic.optimizer, self.ent_coef_optimizer]
         self._update_learning_rate([optimizer for optimizer in optimizers if optimizer is not None])
         assert self.replay_buffer is not None

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from prefenvs.agents.fused.product import is_large, linear
+
 ACTIVATIONS = (nn.ReLU, nn.Tanh)
 """Activations whose derivative is a function of their output, so that only outputs need be kept."""
 
@@ -43,12 +45,12 @@ class MLP:
     def forward(self, x: Tensor) -> Tensor:
         """(B, out) outputs of (B, in) inputs. They, and what `backward` needs, are kept until the next call."""
         outputs, self._grads = self._rooms.get(x.shape[0]) or self._make_room(x)
-        self._inputs = [x, *outputs]
-        for i, (_, weight, bias) in enumerate(self._tensors):
-            y = torch.addmm(bias, self._inputs[i], weight, out=outputs[i])
-            if self._activated[i]:
-                y.relu_() if self._relu else y.tanh_()
-        return outputs[-1]
+        self._inputs = [x]
+        for i, (weight, _, bias) in enumerate(self._tensors):
+            relu = self._activated[i] and self._relu
+            y = linear(self._inputs[i], weight, bias, slope=0.0 if relu else 1.0, out=outputs[i])
+            self._inputs.append(y.tanh_() if self._activated[i] and not relu else y)
+        return y
 
     def backward(self, grad: Tensor, *, weights: bool = True, inputs: slice | None = None) -> Tensor | None:
         """Carry the gradient of a loss from the outputs back.
@@ -66,13 +68,13 @@ class MLP:
         if rows < kept[0].shape[0]:
             kept, room = [part[:rows] for part in kept], [part[:rows] for part in room]
         for i in reversed(range(len(self._tensors))):
-            weight, _, bias = self._tensors[i]
+            weight, weight_t, bias = self._tensors[i]
             if self._activated[i]:
                 self._through_activation(grad, kept[i + 1])
             if weights:
                 write_gradients(weight, bias, grad, kept[i])
             if i:
-                grad = torch.mm(grad, weight, out=room[i - 1])
+                grad = linear(grad, weight_t, out=room[i - 1])
         return None if inputs is None else (self._tensors[0][0][:, inputs].t() @ grad.t()).t()  # see write_gradients
 
     def _through_activation(self, grad: Tensor, output: Tensor) -> None:
@@ -91,7 +93,11 @@ class MLP:
 def write_gradients(weight: Tensor, bias: Tensor, grad: Tensor, inputs: Tensor) -> None:
     """Write a layer's gradients to its parameters' `grad`, from (B, out) at its outputs and the (B, in) inputs."""
     assert weight.grad is not None
-    if inputs.shape[1] < grad.shape[1]:  # CPU libraries take twice as long for a narrow right side as for a narrow left
+    if is_large(grad.t(), inputs.shape[1]):
+        weight.grad.copy_(linear(grad.t(), inputs.t()))
+    elif (
+        inputs.shape[1] < grad.shape[1]
+    ):  # CPU libraries take twice as long for a narrow right side as for a narrow left
         weight.grad.copy_((inputs.t() @ grad).t())
     else:
         torch.mm(grad.t(), inputs, out=weight.grad)

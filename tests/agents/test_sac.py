@@ -77,6 +77,7 @@ CASES = {
     "tau and gamma": {"tau": 0.3, "gamma": 0.5},
     "terminal and cut episodes": {"env": with_ends},
     "tanh": {"policy_kwargs": {**NET, "activation_fn": torch.nn.Tanh}},
+    "products by oneDNN": {"policy_kwargs": {"net_arch": [256, 256]}},
     "three layers, one layer": {"policy_kwargs": {"net_arch": {"pi": [16, 8, 8], "qf": [16]}}},
     "weight decay": {"policy_kwargs": {**NET, "optimizer_kwargs": {"weight_decay": 0.1, "eps": 1e-4}}},
     "two environments": {"env": lambda: DummyVecEnv([lambda: gym.make("Pendulum-v1")] * 2)},
