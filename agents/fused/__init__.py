@@ -2,6 +2,16 @@
 
 from prefenvs.agents.fused.adam import FusedAdam, covers_adam
 from prefenvs.agents.fused.mlp import MLP, linear_layers, parameters_of, write_gradients
-from prefenvs.agents.fused.product import is_large, linear
+from prefenvs.agents.fused.product import DifferentiableLinear, is_large, linear
 
-__all__ = ["MLP", "FusedAdam", "covers_adam", "is_large", "linear", "linear_layers", "parameters_of", "write_gradients"]
+__all__ = [
+    "MLP",
+    "DifferentiableLinear",
+    "FusedAdam",
+    "covers_adam",
+    "is_large",
+    "linear",
+    "linear_layers",
+    "parameters_of",
+    "write_gradients",
+]

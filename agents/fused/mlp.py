@@ -93,7 +93,7 @@ class MLP:
 def write_gradients(weight: Tensor, bias: Tensor, grad: Tensor, inputs: Tensor) -> None:
     """Write a layer's gradients to its parameters' `grad`, from (B, out) at its outputs and the (B, in) inputs."""
     assert weight.grad is not None
-    if is_large(grad.t(), inputs.shape[1]):
+    if is_large(grad, len(grad) * weight.numel()):
         weight.grad.copy_(linear(grad.t(), inputs.t()))
     elif (
         inputs.shape[1] < grad.shape[1]

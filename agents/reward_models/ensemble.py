@@ -12,11 +12,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from prefenvs.agents.fused import DifferentiableLinear, is_large
 from prefenvs.agents.reward_models.step_model import StepRewardModel
 from prefenvs.segments import TorchSegments
 
 CHUNK = 2048
 """Rows that pass through the networks at a time where no gradient is kept: so many activations stay in the cache."""
+
+SLOPE = 0.01
+"""LeakyReLU's slope below zero."""
 
 
 class RewardEnsemble(StepRewardModel):
@@ -103,11 +107,14 @@ class RewardEnsemble(StepRewardModel):
         """(B, in) or (M, B, in) inputs to (M, B) rewards in [-1, 1], before scaling."""
         if not torch.is_grad_enabled() and inputs.shape[-2] > CHUNK:
             return torch.cat([self.forward(part) for part in inputs.split(CHUNK, -2)], -1)
-        members = self.weights[0].shape[0]
         x = (inputs - self.mean) / self.sd
-        x = x if x.dim() == 3 else x.expand(members, *x.shape)
+        x = x if x.dim() == 3 else x.expand(self.orders, *x.shape)
+        if is_large(x, x.shape[1] * max(weight[0].numel() for weight in self.weights)):
+            weights, biases = ([held.unbind() for held in each] for each in (self.weights, self.biases))
+            members = zip(x.unbind(), zip(*weights, strict=True), zip(*biases, strict=True), strict=True)
+            return torch.stack([_member(*member) for member in members])
         for weight, bias in zip(self.weights[:-1], self.biases[:-1], strict=True):
-            x = F.leaky_relu_(torch.baddbmm(bias, x, weight))
+            x = F.leaky_relu_(torch.baddbmm(bias, x, weight), SLOPE)
         return torch.tanh(torch.baddbmm(self.biases[-1], x, self.weights[-1])).squeeze(-1)
 
     def members(self, obs: Tensor, act: Tensor, next_obs: Tensor | None = None) -> Tensor:
@@ -119,6 +126,13 @@ class RewardEnsemble(StepRewardModel):
         inputs = self.encode(segments.observations[:, :-1], segments.actions)
         n, steps = segments.mask.shape
         return (self.forward(inputs.reshape(n * steps, -1)).reshape(-1, n, steps) * segments.mask).sum(-1)
+
+
+def _member(x: Tensor, weights: tuple[Tensor, ...], biases: tuple[Tensor, ...]) -> Tensor:
+    """(B,) rewards of (B, in) inputs by one network, where its products alone fill the processor."""
+    for i, (weight, bias) in enumerate(zip(weights, biases, strict=True), 1):
+        x = DifferentiableLinear.apply(x, weight.t(), bias[0], SLOPE if i < len(weights) else 1.0)
+    return torch.tanh(x[:, 0])
 
 
 def _width(space: gym.Space[Any]) -> int:

@@ -2,9 +2,10 @@
 
 import pytest
 import torch
+from torch.nn import functional as F
 
 from prefenvs.agents.fused import product
-from prefenvs.agents.fused.product import is_large, linear
+from prefenvs.agents.fused.product import DifferentiableLinear, is_large, linear
 
 SIZES = [(64, 64, 64), (256, 256, 256), (256, 23, 256), (2048, 256, 1), (1, 300, 5000)]
 
@@ -27,8 +28,20 @@ def test_a_product_equals_that_of_doubles(rows, inner, columns, slope, turned):
 
 def test_small_products_doubles_and_builds_without_onednn_are_left_to_torch(monkeypatch):
     x, weight = torch.randn(256, 256), torch.randn(256, 256)
-    assert not is_large(x[:15], 256)
-    assert not is_large(x.double(), 256)
+    assert not is_large(x, 2**20 - 1)
+    assert not is_large(x.double(), 2**20)
     monkeypatch.setattr(product, "_ONEDNN", None)
-    assert not is_large(x, 256)
+    assert not is_large(x, 2**20)
     assert torch.equal(linear(x, weight), x @ weight.t())
+
+
+@pytest.mark.parametrize(("rows", "inner", "columns"), [(64, 8, 4), (300, 64, 64)])
+def test_derivatives_equal_autograds(rows, inner, columns):
+    rng = torch.Generator().manual_seed(0)
+    shapes, slope = ((rows, inner), (columns, inner), (columns,)), 0.01
+    arguments = [torch.randn(shape, generator=rng, requires_grad=True) for shape in shapes]
+    pull = torch.randn(rows, columns, generator=rng)
+    expected = torch.autograd.grad(F.leaky_relu(F.linear(*arguments), slope), arguments, pull)
+    found = torch.autograd.grad(DifferentiableLinear.apply(*arguments, slope), arguments, pull)
+    for ours, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-4)

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from prefenvs.agents.fused import product
 from prefenvs.agents.reward_models import PreferenceData, RewardEnsemble, bradley_terry_loss, fit
 from prefenvs.agents.reward_models.training import accuracy
 from prefenvs.segments import Label, Query, Segments, one_hot
@@ -75,6 +76,21 @@ def test_an_ensemble_equals_its_members_one_by_one():
                 ours.copy_(theirs[m : m + 1])
         torch.testing.assert_close(single.reward(obs, act), together[m])
     torch.testing.assert_close(model.reward(obs, act), together.mean(0))
+
+
+@pytest.mark.parametrize("shared", [True, False], ids=["one batch for all", "a batch a member"])
+def test_members_one_by_one_equal_members_together(shared, monkeypatch):
+    """Large batches on the CPU go through one network after the other."""
+    model = RewardEnsemble(BOX, ACT, members=3, hidden=(64, 64), rng=torch.Generator().manual_seed(0))
+    inputs = torch.randn(*(() if shared else (3,)), 300, 5, generator=torch.Generator().manual_seed(1))
+    model.observe(inputs.reshape(-1, 5))
+    found = []
+    for onednn in (product._ONEDNN, None):
+        monkeypatch.setattr(product, "_ONEDNN", onednn)
+        rewards = model(inputs)
+        found.append([rewards, *torch.autograd.grad(rewards.square().sum(), list(model.parameters()))])
+    for one, together in zip(*found, strict=True):
+        torch.testing.assert_close(one, together, rtol=1e-4, atol=1e-4)
 
 
 def test_the_scale_divides_rewards_but_not_the_sums_that_are_compared():
