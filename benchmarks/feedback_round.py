@@ -8,15 +8,17 @@ train the ensemble (3 members of 3x256, the same number of epochs), relabel the 
 the same random play. The peer is written from the description of B-Pref (Lee et al. 2021, arXiv:2111.03026): whole
 trajectories are stacked for each session, members are scored and trained one after the other in batches of 128, and the
 replay buffer is relabelled 200 steps at a time through numpy. It is here for measuring only. Programs run in turns, one
-thread each.
+thread each. Both train the same initial weights on the same answers in the same order, so the losses can be compared.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -53,31 +55,33 @@ def ours(given: argparse.Namespace) -> None:
         buffer.fields[name].uniform_(-1, 1)
     buffer.full = True
 
-    rng, draws = torch.Generator().manual_seed(0), np.random.default_rng(0)
+    seeds = itertools.count()
 
     def measure() -> dict:
+        seed, seconds = next(seeds), {}
+        rng, draws = torch.Generator().manual_seed(seed), np.random.default_rng(1000 + seed)
         model = RewardEnsemble(*spaces, members=MEMBERS, hidden=HIDDEN, standardize=False, rng=rng)
         optimizer, data = torch.optim.Adam(model.parameters(), lr=3e-4), PreferenceData(held_out_every=10**9)
-        marks = [time.perf_counter()]
-        query = Query(store.sample(2 * CANDIDATES * given.queries, STEPS, draws))
-        marks.append(time.perf_counter())
-        with torch.no_grad():
+        with timed("sample", seconds):
+            query = Query(store.sample(2 * CANDIDATES * given.queries, STEPS, draws))
+        with timed("score", seconds), torch.no_grad():
             sums = model.segment_members(query.segments.torch(model.device)).reshape(MEMBERS, query.n, 2)
-        candidates = Candidates(sums.softmax(-1).numpy(), np.zeros((query.n, 0)), np.zeros((0, 0)))
-        query = query[disagreement(candidates, given.queries, draws)]
-        marks.append(time.perf_counter())
+            candidates = Candidates(sums.softmax(-1).numpy(), np.zeros((query.n, 0)), np.zeros((0, 0)))
+            query = query[disagreement(candidates, given.queries, draws)]
+        with timed("label", seconds):
+            feedback.ask(query)
+        query = Query(store.sample(2 * given.queries, STEPS, np.random.default_rng(seed)))
         label = feedback.ask(query)
-        marks.append(time.perf_counter())
-        data.add(model, query, label)
-        fitted = fit(model, optimizer, data, rng=rng, epochs=given.epochs, batch=BATCH, stop_accuracy=2.0)
-        marks.append(time.perf_counter())
-        buffer.relabel(model)
-        marks.append(time.perf_counter())
+        with timed("fit", seconds):
+            data.add(model, query, label)
+            fitted = fit(model, optimizer, data, rng=rng, epochs=given.epochs, batch=BATCH, stop_accuracy=2.0)
+        with timed("relabel", seconds):
+            buffer.relabel(model)
+        result = session(seconds, fitted.loss)
         many = Query(store.sample(2 * given.many, STEPS, draws))
-        marks.append(time.perf_counter())
-        feedback.ask(many)
-        marks.append(time.perf_counter())
-        return phases((*PHASES, f"sample {given.many}", f"label {given.many}"), marks, fitted.loss)
+        with timed("many", seconds):
+            feedback.ask(many)
+        return {**result, f"label {given.many}, s": seconds["many"]}
 
     serve(measure, {"torch": version("torch"), "numpy": version("numpy"), "many": given.many})
 
@@ -89,23 +93,29 @@ def bpref(given: argparse.Namespace) -> None:
     from torch import nn
 
     import prefenvs  # noqa: F401 - registers the task
+    from prefenvs.agents import RewardEnsemble
 
     torch.set_num_threads(1)
     rng, length = np.random.default_rng(0), 1000
     env = gym.make("prefenvs/HalfCheetah-v0", evaluation=True)
     steps = [(np.concatenate([before, action]), reward) for before, action, _, reward, *_ in play(env, given.episodes)]
     width = len(steps[0][0])
+    spaces = (env.observation_space, env.action_space)
     inputs = list(np.array([step for step, _ in steps], np.float32).reshape(given.episodes, length, width))
     targets = list(np.array([reward for _, reward in steps]).reshape(given.episodes, length, 1))
     observations = rng.uniform(-1, 1, (given.replay, 17)).astype(np.float32)
     actions = rng.uniform(-1, 1, (given.replay, 6)).astype(np.float32)
     rewards = np.zeros((given.replay, 1), np.float32)
 
-    def network() -> nn.Module:
+    @torch.no_grad()
+    def network(weights: list[torch.Tensor], biases: list[torch.Tensor]) -> nn.Module:
         layers: list[nn.Module] = []
-        for fan_in, fan_out in zip((width, *HIDDEN[:-1]), HIDDEN, strict=True):
-            layers += [nn.Linear(fan_in, fan_out), nn.LeakyReLU()]
-        return nn.Sequential(*layers, nn.Linear(HIDDEN[-1], 1), nn.Tanh())
+        for weight, bias in zip(weights, biases, strict=True):
+            layer = nn.Linear(*weight.shape)
+            layer.weight.copy_(weight.t())
+            layer.bias.copy_(bias[0])
+            layers += [layer, nn.LeakyReLU()]
+        return nn.Sequential(*layers[:-1], nn.Tanh())
 
     def pairs(count: int) -> list[tuple[np.ndarray, np.ndarray]]:
         """(count, T, in) windows and their (count, T, 1) true rewards, of both sides."""
@@ -127,39 +137,53 @@ def bpref(given: argparse.Namespace) -> None:
                 found.append(torch.cat(sums, -1).softmax(-1)[:, 0].numpy())
         return np.std(found, axis=0)
 
+    seeds = itertools.count()
+
     def measure() -> dict:
-        ensemble = [network() for _ in range(MEMBERS)]
+        seed, seconds = next(seeds), {}
+        shuffles = torch.Generator().manual_seed(seed)
+        drawn = RewardEnsemble(*spaces, members=MEMBERS, hidden=HIDDEN, standardize=False, rng=shuffles)
+        ensemble = [network([w[m] for w in drawn.weights], [b[m] for b in drawn.biases]) for m in range(MEMBERS)]
         optimizer = torch.optim.Adam([p for member in ensemble for p in member.parameters()], lr=3e-4)
-        marks = [time.perf_counter()]
-        (first, first_rewards), (second, second_rewards) = pairs(CANDIDATES * given.queries)
-        marks.append(time.perf_counter())
-        best = (-disagreement(ensemble, first, second)).argsort()[: given.queries]
-        first, second = first[best], second[best]
-        marks.append(time.perf_counter())
-        labels = (first_rewards[best].sum((1, 2)) < second_rewards[best].sum((1, 2))).astype(np.int64)
-        marks.append(time.perf_counter())
-        for _ in range(given.epochs):
-            orders, total = [rng.permutation(given.queries) for _ in ensemble], 0.0
-            for at in range(0, given.queries, BATCH):
-                optimizer.zero_grad()
-                loss: torch.Tensor | float = 0.0
-                for member, order in zip(ensemble, orders, strict=True):
-                    index = order[at : at + BATCH]
-                    sums = [member(torch.from_numpy(side[index]).float()).sum(1) for side in (first, second)]
-                    logits, target = torch.cat(sums, -1), torch.from_numpy(labels[index])
-                    current = nn.functional.cross_entropy(logits, target)
-                    loss = loss + current
-                    total += current.item() * len(index)
-                    (logits.argmax(1) == target).sum().item()
-                loss.backward()  # type: ignore[union-attr]
-                optimizer.step()
-        marks.append(time.perf_counter())
-        for at in range(0, given.replay, 200):
-            stacked = np.concatenate([observations[at : at + 200], actions[at : at + 200]], axis=-1)
-            predicted = [member(torch.from_numpy(stacked).float()).detach().cpu().numpy() for member in ensemble]
-            rewards[at : at + 200] = np.mean(np.array(predicted), axis=0)
-        marks.append(time.perf_counter())
-        return phases(PHASES, marks, total / (MEMBERS * given.queries))
+        with timed("sample", seconds):
+            (first, first_rewards), (second, second_rewards) = pairs(CANDIDATES * given.queries)
+        with timed("score", seconds):
+            best = (-disagreement(ensemble, first, second)).argsort()[: given.queries]
+            first, second = first[best], second[best]
+        with timed("label", seconds):
+            labels = (first_rewards[best].sum((1, 2)) < second_rewards[best].sum((1, 2))).astype(np.int64)
+        # The windows that SegmentStore.sample gives for this seed.
+        starts = length - STEPS + 1
+        which, start = np.divmod(
+            np.random.default_rng(seed).integers(len(inputs) * starts, size=2 * given.queries), starts
+        )
+        at = (which[:, None], start[:, None] + np.arange(STEPS))
+        first, second = np.array(inputs)[at][::2], np.array(inputs)[at][1::2]
+        returns = np.array(targets)[at].sum((1, 2))
+        labels = (returns[::2] < returns[1::2]).astype(np.int64)
+        with timed("fit", seconds):
+            for _ in range(given.epochs):
+                orders = [torch.randperm(given.queries, generator=shuffles).numpy() for _ in ensemble]
+                total = 0.0
+                for at in range(0, given.queries, BATCH):
+                    optimizer.zero_grad()
+                    loss: torch.Tensor | float = 0.0
+                    for member, order in zip(ensemble, orders, strict=True):
+                        index = order[at : at + BATCH]
+                        sums = [member(torch.from_numpy(side[index]).float()).sum(1) for side in (first, second)]
+                        logits, target = torch.cat(sums, -1), torch.from_numpy(labels[index])
+                        current = nn.functional.cross_entropy(logits, target)
+                        loss = loss + current
+                        total += current.item() * len(index)
+                        (logits.argmax(1) == target).sum().item()
+                    loss.backward()  # type: ignore[union-attr]
+                    optimizer.step()
+        with timed("relabel", seconds):
+            for at in range(0, given.replay, 200):
+                stacked = np.concatenate([observations[at : at + 200], actions[at : at + 200]], axis=-1)
+                predicted = [member(torch.from_numpy(stacked).float()).detach().cpu().numpy() for member in ensemble]
+                rewards[at : at + 200] = np.mean(np.array(predicted), axis=0)
+        return session(seconds, total / (MEMBERS * given.queries))
 
     serve(measure, {"torch": version("torch"), "numpy": version("numpy")})
 
@@ -177,18 +201,28 @@ def play(env: Any, episodes: int) -> Iterator[tuple]:
             before, ended = after, terminated or truncated
 
 
-def phases(names: tuple[str, ...], marks: list[float], loss: float) -> dict:
-    """Seconds a phase, sessions a second over the phases that both programs have, and the last epoch's mean loss."""
-    found = {f"{name}, s": after - before for name, before, after in zip(names, marks[:-1], marks[1:], strict=True)}
-    found["sample, label and relabel, s"] = found["sample, s"] + found["label, s"] + found["relabel, s"]
-    return {"sessions a second": 1 / (marks[len(PHASES)] - marks[0]), "loss, nats": loss, **found}
+@contextmanager
+def timed(name: str, seconds: dict[str, float]) -> Iterator[None]:
+    """Put the seconds that the block takes under `name`."""
+    before = time.perf_counter()
+    yield
+    seconds[name] = time.perf_counter() - before
+
+
+def session(seconds: dict[str, float], loss: float) -> dict:
+    """What both programs report: seconds a phase, sessions a second, and the last epoch's mean loss."""
+    found = {f"{name}, s": seconds[name] for name in PHASES}
+    found["sample, label and relabel, s"] = sum(seconds[name] for name in ("sample", "label", "relabel"))
+    return {"sessions a second": 1 / sum(seconds.values()), "loss, nats": loss, **found}
 
 
 def main() -> None:
     """Run both in turns and write docs/results/feedback_round.json."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", type=int, default=8, help="measurements of each program (default 8)")
-    parser.add_argument("--episodes", type=int, default=100, help="episodes of 1000 steps to ask about (default 100)")
+    parser.add_argument(
+        "--episodes", type=int, default=100, help="episodes of 1000 steps to ask about, at most 100 (100)"
+    )
     parser.add_argument("--queries", type=int, default=200, help="questions a session (default 200)")
     parser.add_argument("--epochs", type=int, default=10, help="passes over the answers (default 10)")
     parser.add_argument("--replay", type=int, default=1_000_000, help="steps to relabel (default 1000000)")
