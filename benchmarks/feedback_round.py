@@ -30,58 +30,81 @@ STEPS, HIDDEN, MEMBERS, BATCH, CANDIDATES = 50, (256, 256, 256), 3, 128, 10
 PHASES = ("sample", "score", "label", "fit", "relabel")
 
 
+class Played:
+    """HalfCheetah after random play, with what the suite's own session needs."""
+
+    def __init__(self, episodes: int) -> None:
+        import gymnasium as gym
+
+        import prefenvs
+        from prefenvs.segment_store import SegmentStore
+
+        env = gym.make("prefenvs/HalfCheetah-v0")
+        self.spaces = (env.observation_space, env.action_space)
+        self.feedback = prefenvs.feedback(env)
+        self.store = SegmentStore(*self.spaces, episodes=self.feedback.recorded_episodes)
+        for before, action, after, _, terminated, truncated, info in play(env, episodes):
+            ids = np.array([info["segment_id"]])
+            self.store.add(before[None], action[None], after[None], [terminated], [truncated], ids)
+
+    def replay(self, steps: int) -> Any:
+        """A full replay buffer of so many steps."""
+        from prefenvs.agents import RewardReplayBuffer
+
+        buffer = RewardReplayBuffer(steps, *self.spaces, device="cpu")
+        for name in ("observations", "actions"):
+            buffer.fields[name].uniform_(-1, 1)
+        buffer.full = True
+        return buffer
+
+    def session(self, buffer: Any, seed: int, queries: int, epochs: int, members: int = MEMBERS) -> dict:
+        """Seconds a phase, and the last epoch's mean loss. The fit is to windows that the seed alone draws."""
+        import torch
+
+        from prefenvs.agents import RewardEnsemble
+        from prefenvs.agents.reward_models import PreferenceData, fit
+        from prefenvs.queries import Candidates, disagreement
+        from prefenvs.segments import Query
+
+        seconds: dict[str, float] = {}
+        rng, draws = torch.Generator().manual_seed(seed), np.random.default_rng(1000 + seed)
+        model = RewardEnsemble(*self.spaces, members=members, hidden=HIDDEN, standardize=False, rng=rng)
+        optimizer, data = torch.optim.Adam(model.parameters(), lr=3e-4), PreferenceData(held_out_every=10**9)
+        with timed("sample", seconds):
+            query = Query(self.store.sample(2 * CANDIDATES * queries, STEPS, draws))
+        with timed("score", seconds), torch.no_grad():
+            sums = model.segment_members(query.segments.torch(model.device)).reshape(members, query.n, 2)
+            candidates = Candidates(sums.softmax(-1).numpy(), np.zeros((query.n, 0)), np.zeros((0, 0)))
+            query = query[disagreement(candidates, queries, draws)]
+        with timed("label", seconds):
+            self.feedback.ask(query)
+        query = Query(self.store.sample(2 * queries, STEPS, np.random.default_rng(seed)))
+        label = self.feedback.ask(query)
+        with timed("fit", seconds):
+            data.add(model, query, label)
+            fitted = fit(model, optimizer, data, rng=rng, epochs=epochs, batch=BATCH, stop_accuracy=2.0)
+        with timed("relabel", seconds):
+            buffer.relabel(model)
+        return summary(seconds, fitted.loss)
+
+
 def ours(given: argparse.Namespace) -> None:
-    """The suite's own session, on an environment that has been played at random."""
-    import gymnasium as gym
+    """The suite's own session, and many labels at once."""
     import torch
 
-    import prefenvs
-    from prefenvs.agents import RewardEnsemble, RewardReplayBuffer
-    from prefenvs.agents.reward_models import PreferenceData, fit
-    from prefenvs.queries import Candidates, disagreement
-    from prefenvs.segment_store import SegmentStore
     from prefenvs.segments import Query
 
     torch.set_num_threads(1)
-    env = gym.make("prefenvs/HalfCheetah-v0")
-    feedback = prefenvs.feedback(env)
-    store = SegmentStore(env.observation_space, env.action_space, episodes=feedback.recorded_episodes)
-    for before, action, after, _, terminated, truncated, info in play(env, given.episodes):
-        ids = np.array([info["segment_id"]])
-        store.add(before[None], action[None], after[None], [terminated], [truncated], ids)
-    spaces = (env.observation_space, env.action_space)
-    buffer = RewardReplayBuffer(given.replay, *spaces, device="cpu")
-    for name in ("observations", "actions"):
-        buffer.fields[name].uniform_(-1, 1)
-    buffer.full = True
-
-    seeds = itertools.count()
+    played, seeds = Played(given.episodes), itertools.count()
+    buffer = played.replay(given.replay)
 
     def measure() -> dict:
         seed, seconds = next(seeds), {}
-        rng, draws = torch.Generator().manual_seed(seed), np.random.default_rng(1000 + seed)
-        model = RewardEnsemble(*spaces, members=MEMBERS, hidden=HIDDEN, standardize=False, rng=rng)
-        optimizer, data = torch.optim.Adam(model.parameters(), lr=3e-4), PreferenceData(held_out_every=10**9)
-        with timed("sample", seconds):
-            query = Query(store.sample(2 * CANDIDATES * given.queries, STEPS, draws))
-        with timed("score", seconds), torch.no_grad():
-            sums = model.segment_members(query.segments.torch(model.device)).reshape(MEMBERS, query.n, 2)
-            candidates = Candidates(sums.softmax(-1).numpy(), np.zeros((query.n, 0)), np.zeros((0, 0)))
-            query = query[disagreement(candidates, given.queries, draws)]
-        with timed("label", seconds):
-            feedback.ask(query)
-        query = Query(store.sample(2 * given.queries, STEPS, np.random.default_rng(seed)))
-        label = feedback.ask(query)
-        with timed("fit", seconds):
-            data.add(model, query, label)
-            fitted = fit(model, optimizer, data, rng=rng, epochs=given.epochs, batch=BATCH, stop_accuracy=2.0)
-        with timed("relabel", seconds):
-            buffer.relabel(model)
-        result = session(seconds, fitted.loss)
-        many = Query(store.sample(2 * given.many, STEPS, draws))
-        with timed("many", seconds):
-            feedback.ask(many)
-        return {**result, f"label {given.many}, s": seconds["many"]}
+        found = played.session(buffer, seed, given.queries, given.epochs)
+        many = Query(played.store.sample(2 * given.many, STEPS, np.random.default_rng(seed)))
+        with timed(f"label {given.many}, s", seconds):
+            played.feedback.ask(many)
+        return {**found, **seconds}
 
     serve(measure, {"torch": version("torch"), "numpy": version("numpy"), "many": given.many})
 
@@ -183,7 +206,7 @@ def bpref(given: argparse.Namespace) -> None:
                 stacked = np.concatenate([observations[at : at + 200], actions[at : at + 200]], axis=-1)
                 predicted = [member(torch.from_numpy(stacked).float()).detach().cpu().numpy() for member in ensemble]
                 rewards[at : at + 200] = np.mean(np.array(predicted), axis=0)
-        return session(seconds, total / (MEMBERS * given.queries))
+        return summary(seconds, total / (MEMBERS * given.queries))
 
     serve(measure, {"torch": version("torch"), "numpy": version("numpy")})
 
@@ -209,7 +232,7 @@ def timed(name: str, seconds: dict[str, float]) -> Iterator[None]:
     seconds[name] = time.perf_counter() - before
 
 
-def session(seconds: dict[str, float], loss: float) -> dict:
+def summary(seconds: dict[str, float], loss: float) -> dict:
     """What both programs report: seconds a phase, sessions a second, and the last epoch's mean loss."""
     found = {f"{name}, s": seconds[name] for name in PHASES}
     found["sample, label and relabel, s"] = sum(seconds[name] for name in ("sample", "label", "relabel"))
