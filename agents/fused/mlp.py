@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from prefenvs.agents.fused.product import is_large, linear
+from prefenvs.agents.fused.product import by_weight, linear
 
 ACTIVATIONS = (nn.ReLU, nn.Tanh)
 """Activations whose derivative is a function of their output, so that only outputs need be kept."""
@@ -75,7 +75,7 @@ class MLP:
                 write_gradients(weight, bias, grad, kept[i])
             if i:
                 grad = linear(grad, weight_t, out=room[i - 1])
-        return None if inputs is None else (self._tensors[0][0][:, inputs].t() @ grad.t()).t()  # see write_gradients
+        return None if inputs is None else (self._tensors[0][0][:, inputs].t() @ grad.t()).t()  # see by_weight
 
     def _through_activation(self, grad: Tensor, output: Tensor) -> None:
         if self._relu:
@@ -93,14 +93,9 @@ class MLP:
 def write_gradients(weight: Tensor, bias: Tensor, grad: Tensor, inputs: Tensor) -> None:
     """Write a layer's gradients to its parameters' `grad`, from (B, out) at its outputs and the (B, in) inputs."""
     assert weight.grad is not None
-    if is_large(grad, len(grad) * weight.numel()):
-        weight.grad.copy_(linear(grad.t(), inputs.t()))
-    elif (
-        inputs.shape[1] < grad.shape[1]
-    ):  # CPU libraries take twice as long for a narrow right side as for a narrow left
-        weight.grad.copy_((inputs.t() @ grad).t())
-    else:
-        torch.mm(grad.t(), inputs, out=weight.grad)
+    found = by_weight(grad, inputs, out=weight.grad)
+    if found is not weight.grad:
+        weight.grad.copy_(found)
     torch.sum(grad, 0, out=bias.grad)
 
 

@@ -35,7 +35,7 @@ def test_small_products_doubles_and_builds_without_onednn_are_left_to_torch(monk
     assert torch.equal(linear(x, weight), x @ weight.t())
 
 
-@pytest.mark.parametrize(("rows", "inner", "columns"), [(64, 8, 4), (300, 64, 64)])
+@pytest.mark.parametrize(("rows", "inner", "columns"), [(64, 8, 4), (64, 4, 8), (300, 64, 64), (1000, 20, 64)])
 def test_derivatives_equal_autograds(rows, inner, columns):
     rng = torch.Generator().manual_seed(0)
     shapes, slope = ((rows, inner), (columns, inner), (columns,)), 0.01
