@@ -69,7 +69,7 @@ def main() -> None:
     rows = [{"grown": part, **sizes, "rounds": rounds} for (part, sizes), rounds in zip(points, found, strict=True)]
     result = {"machine": machine(), "epochs": EPOCHS, "bytes a transition": kept, "sessions": rows}
     given.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    print("\nMedian seconds.\n\n| grown | labels | replay | members | " + " | ".join((*PHASES, "session")))
+    print("\nMedian seconds.\n\n| grown | labels | replay | members | " + " | ".join((*PHASES, "session")) + " |")
     print("|---" * (5 + len(PHASES)) + "|")
     for row in rows:
         phases = [np.median([r[f"{name}, s"] for r in row["rounds"]]) for name in PHASES]
