@@ -23,7 +23,7 @@ from prefenvs.agents.presets import PRESETS
 from prefenvs.agents.train import Run, read_config, train_side_by_side
 from prefenvs.tasks import TASKS
 
-SEEDS = (10, 11, 12, 13, 14)
+SEEDS = (20, 21, 22, 23, 24)
 ARMS = {
     "CartPole": ("cartpole-small", ("prefppo", "prefppo-whole-windows")),
     "Pendulum": ("pendulum-small", ("pebble",)),
