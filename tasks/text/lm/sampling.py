@@ -93,30 +93,34 @@ def draw_completions(
         raise ValueError(f"temperature={temperature}, expected 0 (the likeliest token) or more.")
     with torch.inference_mode():
         draws = torch.rand(max_new_tokens, n, 1, generator=rng, device=rng.device)
-        token, kept, scores, over = None, [], [], None
+        token, kept, chances, over = None, [], [], None
         for t in range(max_new_tokens):
             logits = next_logits(token, t).float()
-            if over is None:
-                draws, over = draws.to(logits.device), torch.zeros(n, 1, dtype=torch.bool, device=logits.device)
-            drawn = _draw(logits, draws[t], temperature)
+            if not kept:
+                draws, may_end = draws.to(logits.device), 0 <= eos < logits.shape[-1]
+            drawn, chance = _draw(logits, draws[t], temperature)
             kept.append(drawn)
-            scores.append(token_logprobs(logits[:, None], drawn, temperature))
+            chances.append(chance)
             token = drawn.squeeze(1)
-            over = over | (drawn == eos)
-            if over.all():
-                break
+            if may_end:
+                over = token == eos if over is None else over | (token == eos)
+                if over.all():
+                    break
         short = (0, max_new_tokens - len(kept))
         tokens = F.pad(torch.cat(kept, 1), short, value=pad)
         mask = completion_mask(tokens, eos, pad)
-        logprobs = F.pad(torch.cat(scores, 1), short)
+        logprobs = F.pad(torch.cat(chances, 1).log(), short)
     # Clones, because a learner could not differentiate through what was made in inference mode.
     return Completions(torch.where(mask, tokens, pad).clone(), mask.clone(), torch.where(mask, logprobs, 0.0).clone())
 
 
-def _draw(logits: Tensor, draws: Tensor, temperature: float) -> Tensor:
-    """(n, 1) tokens by inverting the distribution function at draws (n, 1) in [0, 1)."""
+def _draw(logits: Tensor, draws: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+    """(n, 1) tokens by inverting the distribution function at draws (n, 1) in [0, 1), and their probabilities."""
     if temperature == 0.0:
-        return logits.argmax(-1, keepdim=True)
-    cumulated = (logits if temperature == 1.0 else logits / temperature).softmax(-1).cumsum(-1)
+        likeliest = logits.argmax(-1, keepdim=True)
+        return likeliest, torch.ones_like(likeliest, dtype=logits.dtype)
+    chances = (logits if temperature == 1.0 else logits / temperature).softmax(-1)
+    cumulated = chances.cumsum(-1)
     # Against the last sum, not 1, so that rounding never lets a draw fall beyond the last possible token.
-    return torch.searchsorted(cumulated, draws * cumulated[:, -1:], right=True)
+    drawn = torch.searchsorted(cumulated, draws * cumulated[:, -1:], right=True)
+    return drawn, chances.gather(1, drawn)
