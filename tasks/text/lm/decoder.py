@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import repeat
 from typing import Any
 
 import torch
@@ -38,16 +39,25 @@ class Block(nn.Module):
         Args:
             x: (n, L, width).
             mask: bool, broadcast to (n, heads, L, L): which positions each one may attend to; None for all.
-            cache: (S, 3, n * heads, width / heads) queries, keys and values of each position, S at least L; the keys
-                and values of these are written there.
+            cache: where to keep keys and values, see `remember`.
         """
         n, length, width = x.shape
-        joint = self.attention_in(self.attention_norm(x)).view(n, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        joint = self.attention_in(self.attention_norm(x)).view(n, length, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
         if cache is not None:
-            cache[:length, 1:].view(length, 2, n, self.heads, -1).copy_(joint[1:].permute(3, 0, 1, 2, 4))
+            _keep(joint[1:], cache)
         read = F.scaled_dot_product_attention(*joint, attn_mask=mask)
         x = x + self.attention_out(read.transpose(1, 2).reshape(n, length, width))
         return x + self.mlp_out(F.gelu(self.mlp_in(self.mlp_norm(x)), approximate="tanh"))
+
+    def remember(self, x: Tensor, cache: Tensor) -> None:
+        """Keep the keys and values of a whole stream (n, L, width), all that positions behind the last block read of it.
+
+        `cache` is (S, 3, n * heads, width / heads): queries, keys and values of each position, S at least L.
+        """
+        n, length, width = x.shape
+        weight, bias = self.attention_in.weight[width:], self.attention_in.bias[width:]
+        both = F.linear(self.attention_norm(x), weight, bias).view(n, length, 2, self.heads, width // self.heads)
+        _keep(both.permute(2, 0, 3, 1, 4), cache)
 
     def stepper(self, cache: Tensor) -> Step:
         """`forward` of one more position (n, width), for `cache` and in as few calls as torch allows.
@@ -142,7 +152,7 @@ class Decoder(nn.Module):
         real = self._real(prompts)
         keys = F.pad(real, (0, completions.shape[1]), value=True)
         positions = (keys.cumsum(1) - 1).clamp(min=0)
-        return self._run(tokens, positions, _causal(keys))[:, prompts.shape[1] - 1 :]
+        return self.norm(self._run(tokens, positions, _causal(keys), self.blocks, repeat(None))[:, prompts.shape[1] - 1 :])
 
     def logits(self, prompts: Tensor, completions: Tensor) -> Tensor:
         """(n, T, V) logits that predict each token of the completions."""
@@ -173,23 +183,22 @@ class Decoder(nn.Module):
         real = self._real(prompts)
         padded = not bool(real.all())
         positions = (F.pad(real, (0, max_new_tokens), value=True).cumsum(1) - 1).clamp(min=0)
-        places = (self.positions[positions[:, width:]] if padded else self.positions[None, width:]).unbind(1)
+        places = (self.positions[positions] if padded else self.positions[None]).unbind(1)
         size = (len(self.blocks), width + max_new_tokens, 3, n * self.heads, self.width // self.heads)
         cache = self.words.new_empty(size)
-        mask = F.pad(cache.new_zeros(n, 1, width).masked_fill_(~real[:, None], -torch.inf), (0, max_new_tokens))
-        mask = mask.repeat_interleave(self.heads, 0)
         blocks: Any = self.blocks
+        before = self._run(prompts[:, :-1], positions[:, : width - 1], _causal(real[:, :-1]), blocks[:-1], cache)
+        blocks[-1].remember(before, cache[-1])
+        unread = cache.new_zeros(real.shape).masked_fill_(~real, -torch.inf).repeat_interleave(self.heads, 0)[:, None]
         steps = [block.stepper(part) for block, part in zip(blocks, cache, strict=True)]
         words, shape, norm = self.words, (self.width,), (self.norm.weight, self.norm.bias, self.norm.eps)
 
         def next_logits(token: Tensor | None, t: int) -> Tensor:
-            if token is None:
-                return self._run(prompts, positions[:, :width], _causal(real), cache)[:, -1] @ words.T
             at = width + t - 1
-            unread = mask[:, :, : at + 1] if padded else None
-            x = torch.embedding(words, token) + places[t - 1]
+            mask = F.pad(unread[..., : width - (t == 0)], (0, t or 1)) if padded else None  # itself is always read
+            x = torch.embedding(words, prompts[:, -1] if token is None else token) + places[at]
             for step in steps:
-                x = step(x, at, unread)
+                x = step(x, at, mask)
             return F.linear(torch.layer_norm(x, shape, *norm), words)
 
         return draw_completions(next_logits, n, max_new_tokens, self.eos, self.pad, rng, temperature)
@@ -202,11 +211,18 @@ class Decoder(nn.Module):
         """(n, P) bool, True behind the padding on the left."""
         return (prompts != self.pad).cumsum(1) > 0
 
-    def _run(self, tokens: Tensor, positions: Tensor, mask: Tensor | None, cache: Tensor | None = None) -> Tensor:
+    def _run(self, tokens: Tensor, positions: Tensor, mask: Tensor, blocks: Any, caches: Any) -> Tensor:
+        """(n, L, width) stream behind some blocks, which keep what they read in caches that are not None."""
         x = F.embedding(tokens, self.words) + F.embedding(positions, self.positions)
-        for index, block in enumerate(self.blocks):
-            x = block(x, mask, None if cache is None else cache[index])
-        return self.norm(x)
+        for block, cache in zip(blocks, caches, strict=False):
+            x = block(x, mask, cache)
+        return x
+
+
+def _keep(both: Tensor, cache: Tensor) -> None:
+    """Write keys and values (2, n, heads, L, size) to the first L positions of a cache (S, 3, n * heads, size)."""
+    _, n, heads, length, size = both.shape
+    cache[:length, 1:].view(length, 2, n, heads, size).copy_(both.permute(3, 0, 1, 2, 4))
 
 
 def _causal(keys: Tensor) -> Tensor:
