@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import repeat
 from typing import Any
 
 import torch
@@ -42,7 +41,11 @@ class Block(nn.Module):
             cache: where to keep keys and values, see `remember`.
         """
         n, length, width = x.shape
-        joint = self.attention_in(self.attention_norm(x)).view(n, length, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
+        joint = (
+            self.attention_in(self.attention_norm(x))
+            .view(n, length, 3, self.heads, width // self.heads)
+            .permute(2, 0, 3, 1, 4)
+        )
         if cache is not None:
             _keep(joint[1:], cache)
         read = F.scaled_dot_product_attention(*joint, attn_mask=mask)
@@ -50,7 +53,7 @@ class Block(nn.Module):
         return x + self.mlp_out(F.gelu(self.mlp_in(self.mlp_norm(x)), approximate="tanh"))
 
     def remember(self, x: Tensor, cache: Tensor) -> None:
-        """Keep the keys and values of a whole stream (n, L, width), all that positions behind the last block read of it.
+        """Keep the keys and values of a stream (n, L, width): all that later positions need of it in the last block.
 
         `cache` is (S, 3, n * heads, width / heads): queries, keys and values of each position, S at least L.
         """
@@ -151,8 +154,10 @@ class Decoder(nn.Module):
         self._check_length(tokens.shape[1])
         real = self._real(prompts)
         keys = F.pad(real, (0, completions.shape[1]), value=True)
-        positions = (keys.cumsum(1) - 1).clamp(min=0)
-        return self.norm(self._run(tokens, positions, _causal(keys), self.blocks, repeat(None))[:, prompts.shape[1] - 1 :])
+        x, mask = F.embedding(tokens, self.words) + F.embedding(_places(keys), self.positions), _causal(keys)
+        for block in self.blocks:
+            x = block(x, mask)
+        return self.norm(x[:, prompts.shape[1] - 1 :])
 
     def logits(self, prompts: Tensor, completions: Tensor) -> Tensor:
         """(n, T, V) logits that predict each token of the completions."""
@@ -163,7 +168,7 @@ class Decoder(nn.Module):
         mask = completion_mask(completions, self.eos, self.pad)
         return token_logprobs(self.logits(prompts, completions), completions, temperature) * mask
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def sample(
         self, prompts: Tensor, max_new_tokens: int, rng: torch.Generator, temperature: float = 1.0
     ) -> Completions:
@@ -180,23 +185,27 @@ class Decoder(nn.Module):
         """
         n, width = prompts.shape
         self._check_length(width + max_new_tokens)
-        real = self._real(prompts)
-        padded = not bool(real.all())
-        positions = (F.pad(real, (0, max_new_tokens), value=True).cumsum(1) - 1).clamp(min=0)
-        places = (self.positions[positions] if padded else self.positions[None]).unbind(1)
-        size = (len(self.blocks), width + max_new_tokens, 3, n * self.heads, self.width // self.heads)
-        cache = self.words.new_empty(size)
-        blocks: Any = self.blocks
-        before = self._run(prompts[:, :-1], positions[:, : width - 1], _causal(real[:, :-1]), blocks[:-1], cache)
-        blocks[-1].remember(before, cache[-1])
-        unread = cache.new_zeros(real.shape).masked_fill_(~real, -torch.inf).repeat_interleave(self.heads, 0)[:, None]
-        steps = [block.stepper(part) for block, part in zip(blocks, cache, strict=True)]
-        words, shape, norm = self.words, (self.width,), (self.norm.weight, self.norm.bias, self.norm.eps)
+        real, length = self._real(prompts), width + max_new_tokens
+        unread, places = None, self.positions[None, :length]
+        if not bool(real.all()):
+            places = self.positions[_places(F.pad(real, (0, max_new_tokens), value=True))]
+            unread = torch.zeros_like(real, dtype=places.dtype).masked_fill_(~real, -torch.inf)
+            unread = unread.repeat_interleave(self.heads, 0)[:, None]  # (n * heads, 1, P), added to scores
+        cache = self.words.new_empty(len(self.blocks), length, 3, n * self.heads, self.width // self.heads)
+        blocks, words, mask = list(self.blocks), self.words, _causal(real[:, :-1])
+        x = F.embedding(prompts[:, :-1], words) + places[:, : width - 1]
+        for block, kept in zip(blocks[:-1], cache, strict=False):
+            x = block(x, mask, kept)
+        blocks[-1].remember(x, cache[-1])
+        steps = [block.stepper(kept) for block, kept in zip(blocks, cache, strict=True)]
+        shape, norm = (self.width,), (self.norm.weight, self.norm.bias, self.norm.eps)
+        each_place = places.unbind(1)
 
         def next_logits(token: Tensor | None, t: int) -> Tensor:
             at = width + t - 1
-            mask = F.pad(unread[..., : width - (t == 0)], (0, t or 1)) if padded else None  # itself is always read
-            x = torch.embedding(words, prompts[:, -1] if token is None else token) + places[at]
+            x = torch.embedding(words, prompts[:, -1] if token is None else token) + each_place[at]
+            # A prompt's last position reads itself even if it is padding, as in `_causal`.
+            mask = None if unread is None else F.pad(unread[..., : width - (t == 0)], (0, t or 1))
             for step in steps:
                 x = step(x, at, mask)
             return F.linear(torch.layer_norm(x, shape, *norm), words)
@@ -211,18 +220,16 @@ class Decoder(nn.Module):
         """(n, P) bool, True behind the padding on the left."""
         return (prompts != self.pad).cumsum(1) > 0
 
-    def _run(self, tokens: Tensor, positions: Tensor, mask: Tensor, blocks: Any, caches: Any) -> Tensor:
-        """(n, L, width) stream behind some blocks, which keep what they read in caches that are not None."""
-        x = F.embedding(tokens, self.words) + F.embedding(positions, self.positions)
-        for block, cache in zip(blocks, caches, strict=False):
-            x = block(x, mask, cache)
-        return x
-
 
 def _keep(both: Tensor, cache: Tensor) -> None:
     """Write keys and values (2, n, heads, L, size) to the first L positions of a cache (S, 3, n * heads, size)."""
     _, n, heads, length, size = both.shape
     cache[:length, 1:].view(length, 2, n, heads, size).copy_(both.permute(3, 0, 1, 2, 4))
+
+
+def _places(keys: Tensor) -> Tensor:
+    """(n, L) place of each position among the real ones (n, L)."""
+    return (keys.cumsum(1) - 1).clamp(min=0)
 
 
 def _causal(keys: Tensor) -> Tensor:

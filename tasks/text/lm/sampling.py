@@ -10,6 +10,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+SCORED = 8
+"""Tokens whose log-probabilities are computed together: fewer calls, and logits of only so many are kept."""
+
 
 @dataclass(frozen=True)
 class Completions:
@@ -93,34 +96,35 @@ def draw_completions(
         raise ValueError(f"temperature={temperature}, expected 0 (the likeliest token) or more.")
     with torch.inference_mode():
         draws = torch.rand(max_new_tokens, n, 1, generator=rng, device=rng.device)
-        token, kept, chances, over = None, [], [], None
-        for t in range(max_new_tokens):
-            logits = next_logits(token, t).float()
+        token, kept, seen, scores, done = None, [], [], [], False
+        while not done:
+            logits = next_logits(token, t := len(kept)).float()
             if not kept:
                 draws, may_end = draws.to(logits.device), 0 <= eos < logits.shape[-1]
-            drawn, chance = _draw(logits, draws[t], temperature)
+                over = torch.zeros(n, 1, dtype=torch.bool, device=logits.device)
+            drawn = _draw(logits, draws[t], temperature)
             kept.append(drawn)
-            chances.append(chance)
+            seen.append(logits)
             token = drawn.squeeze(1)
             if may_end:
-                over = token == eos if over is None else over | (token == eos)
-                if over.all():
-                    break
+                over = over | (drawn == eos)
+            done = t + 1 == max_new_tokens or (may_end and bool(over.all()))
+            if done or len(seen) == SCORED:
+                scores.append(token_logprobs(torch.stack(seen, 1), torch.cat(kept[-len(seen) :], 1), temperature))
+                seen.clear()
         short = (0, max_new_tokens - len(kept))
         tokens = F.pad(torch.cat(kept, 1), short, value=pad)
         mask = completion_mask(tokens, eos, pad)
-        logprobs = F.pad(torch.cat(chances, 1).log(), short)
-    # Clones, because a learner could not differentiate through what was made in inference mode.
-    return Completions(torch.where(mask, tokens, pad).clone(), mask.clone(), torch.where(mask, logprobs, 0.0).clone())
+        logprobs = F.pad(torch.cat(scores, 1), short)
+        found = torch.where(mask, tokens, pad), mask, torch.where(mask, logprobs, 0.0)
+    with torch.inference_mode(False):  # copies, because a learner could not differentiate through what was made there
+        return Completions(*(tensor.clone() for tensor in found))
 
 
-def _draw(logits: Tensor, draws: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-    """(n, 1) tokens by inverting the distribution function at draws (n, 1) in [0, 1), and their probabilities."""
+def _draw(logits: Tensor, draws: Tensor, temperature: float) -> Tensor:
+    """(n, 1) tokens by inverting the distribution function at draws (n, 1) in [0, 1)."""
     if temperature == 0.0:
-        likeliest = logits.argmax(-1, keepdim=True)
-        return likeliest, torch.ones_like(likeliest, dtype=logits.dtype)
-    chances = (logits if temperature == 1.0 else logits / temperature).softmax(-1)
-    cumulated = chances.cumsum(-1)
+        return logits.argmax(-1, keepdim=True)
+    cumulated = (logits if temperature == 1.0 else logits / temperature).softmax(-1).cumsum(-1)
     # Against the last sum, not 1, so that rounding never lets a draw fall beyond the last possible token.
-    drawn = torch.searchsorted(cumulated, draws * cumulated[:, -1:], right=True)
-    return drawn, chances.gather(1, drawn)
+    return torch.searchsorted(cumulated, draws * cumulated[:, -1:], right=True)
