@@ -48,7 +48,7 @@ endef
 export HAS_TORCH
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo studies bench-sbx bench-imitation bench-shimmy test test-slow check fmt clean
+.PHONY: help setup demo studies bench-sbx bench-imitation bench-shimmy bench-trl test test-slow check fmt clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
@@ -93,6 +93,11 @@ bench-shimmy: ## Make .venv-shimmy, in which benchmarks step DMControl through S
 	$(PYTHON) -m venv .venv-shimmy
 	.venv-shimmy/bin/python -m pip install --disable-pip-version-check -c constraints.txt \
 		shimmy==2.0.1 dm_control gymnasium mujoco imageio packaging numpy
+
+bench-trl: ## Make .venv-trl, in which a benchmark runs TRL, no dependency of the suite
+	$(PYTHON) -m venv .venv-trl
+	.venv-trl/bin/python -m pip install --disable-pip-version-check -c constraints.txt -c constraints-torch.txt \
+		trl==1.16.0 torch $(if $(TORCH_INDEX),--extra-index-url "$(TORCH_INDEX)")
 
 test: setup ## Run the default tests
 	$(PY) -m pytest -n 2 --durations=25 $(PYTEST_ARGS)

@@ -1,0 +1,198 @@
+"""Training steps a second of DPO on a small GPT-2: ours, its bare computation, and TRL's DPOTrainer.
+
+    make bench-trl                                # once, for TRL: an environment of its own
+    python benchmarks/text_trainer.py             # 2 layers of 128, 64 pairs a step, one thread; a few minutes
+    python benchmarks/text_trainer.py --pairs 2 --steps 20
+
+All have the same weights, pairs, batch and precomputed reference log-probabilities; logging is each one's default.
+`prefenvs` trains GPT2LMHeadModel as TRL does, `prefenvs, Decoder` our own module of the same network. The floor of both
+is a loop over one batch of as many pairs with nothing but forward, loss, backward, clipping and Adam's step: no
+shuffling, no masks, no metrics, no log. Each program is one process; they run in turns.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import copy
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from _alternate import RESULTS, ROOT, alternate, report, serve
+
+TRL = ROOT / ".venv-trl" / "bin" / "python"
+WORDS, PROMPT, NEW, KNOWN, BATCH, WARM = 512, 8, 24, 1024, 64, 5
+RATE, BETA, LONGEST_GRADIENT = 1e-4, 0.1, 1.0
+
+
+def pairs_of(known: int) -> tuple[np.ndarray, np.ndarray]:
+    """Prompts (known, P) and completions (known, 2, T) of random words; token 0 ends them."""
+    rng = np.random.default_rng(0)
+    prompts, both = rng.integers(1, WORDS, (known, PROMPT)), rng.integers(1, WORDS, (known, 2, NEW))
+    both[..., -1] = 0
+    return prompts, both
+
+
+def ours(kind: str, steps: int) -> Callable[[], dict]:
+    """Measures DirectAlignment and its floor, half of that before and half after."""
+    import torch
+
+    from prefenvs.agents.text.direct import DirectAlignment, DirectConfig
+    from prefenvs.agents.text.preference_pairs import PreferencePairs
+    from prefenvs.tasks.text.lm import Decoder, TransformersModel, as_gpt2
+
+    policy: Any = Decoder(WORDS, PROMPT + NEW)
+    if kind == "prefenvs":
+        policy = TransformersModel(as_gpt2(policy), eos=0, pad=0)
+    prompts, both = (torch.from_numpy(array) for array in pairs_of(KNOWN))
+    pairs = PreferencePairs(prompts, both[:, 0], both[:, 1], torch.ones(KNOWN))
+    settings = DirectConfig(RATE, LONGEST_GRADIENT, BATCH, {"beta": BETA})
+    learner = DirectAlignment(policy, "prefenvs/TextEnum-v0", loss="dpo", config=settings, pairs=pairs, device="cpu")
+    learner.learn(WARM * BATCH)
+    step = bare(copy.deepcopy(policy), prompts[:BATCH].repeat(2, 1), both[:BATCH].transpose(0, 1).flatten(0, 1))
+
+    def measure() -> dict:
+        floor = seconds(lambda: [step() for _ in range(steps // 2)])
+        trained = seconds(lambda: learner.learn(steps * BATCH))
+        floor += seconds(lambda: [step() for _ in range(steps // 2)])
+        return {"steps a second": steps / trained, "floor, steps a second": steps // 2 * 2 / floor}
+
+    return measure
+
+
+def bare(policy: Any, prompts: Any, tokens: Any) -> Callable[[], None]:
+    """One step on completions (2n, T), the chosen ones first."""
+    import torch
+    from torch.nn import functional as F
+
+    from prefenvs.tasks.text.lm import token_logprobs
+
+    optimizer = torch.optim.Adam(policy.parameters(), lr=RATE)
+    with torch.no_grad():
+        chosen, rejected = policy.logprobs(prompts, tokens).sum(-1).chunk(2)
+    reference = chosen - rejected
+
+    def step() -> None:
+        chosen, rejected = token_logprobs(policy.logits(prompts, tokens), tokens).sum(-1).chunk(2)
+        loss = -F.logsigmoid(BETA * (chosen - rejected - reference)).mean()
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(policy.parameters(), LONGEST_GRADIENT)
+        optimizer.step()
+
+    return step
+
+
+def theirs(folder: Path, steps: int) -> Callable[[], dict]:
+    """Measures TRL's DPOTrainer on the model in a folder, from the end of its first steps to the end of its last."""
+    from datasets import Dataset
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import GPT2LMHeadModel, PreTrainedTokenizerFast, TrainerCallback
+    from trl import DPOConfig, DPOTrainer
+
+    class Clock(TrainerCallback):
+        times: tuple[float, ...] = ()
+
+        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            if state.global_step in (WARM, WARM + steps):
+                self.times = (*self.times, time.perf_counter())
+
+    words = ["<end>", *map(str, range(1, WORDS))]
+    splitter = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<end>"))
+    splitter.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=splitter, eos_token="<end>", pad_token="<end>")
+    prompts, both = pairs_of(KNOWN)
+    texts = [[" ".join(words[i] for i in row) for row in rows] for rows in (prompts, both[:, 0], both[:, 1])]
+    columns = {"prompt": texts[0], "chosen": [f" {t}" for t in texts[1]], "rejected": [f" {t}" for t in texts[2]]}
+    settings = DPOConfig(
+        str(folder / "trl"),
+        per_device_train_batch_size=BATCH,
+        max_steps=WARM + steps,
+        learning_rate=RATE,
+        lr_scheduler_type="constant",
+        beta=BETA,
+        max_grad_norm=LONGEST_GRADIENT,
+        precompute_ref_log_probs=True,
+        bf16=False,
+        gradient_checkpointing=False,
+        use_cpu=True,
+        report_to="none",
+        save_strategy="no",
+        disable_tqdm=True,
+    )
+    clock = Clock()
+    trainer = DPOTrainer(
+        GPT2LMHeadModel.from_pretrained(folder),
+        args=settings,
+        train_dataset=Dataset.from_dict(columns),
+        processing_class=tokenizer,
+        callbacks=[clock],
+    )
+
+    def measure() -> dict:
+        clock.times = ()
+        with contextlib.redirect_stdout(sys.stderr):  # stdout is for the measurements
+            trainer.train()
+        began, ended = clock.times
+        return {"steps a second": steps / (ended - began)}
+
+    return measure
+
+
+def seconds(do: Callable[[], Any]) -> float:
+    """How long it takes."""
+    before = time.perf_counter()
+    do()
+    return time.perf_counter() - before
+
+
+def worker(name: str, folder: Path, steps: int) -> None:
+    """Measure one program."""
+    import torch
+
+    torch.set_num_threads(1)
+    packages = ("torch", "transformers", *(["trl"] if name == "TRL" else []))
+    measure = theirs(folder, steps) if name == "TRL" else ours(name, steps)
+    serve(measure, {package: version(package) for package in packages})
+
+
+def main() -> None:
+    """Run the programs in turns and write docs/results/text_trainer.json."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pairs", type=int, default=8, help="measurements of each program (default 8)")
+    parser.add_argument("--steps", type=int, default=40, help="training steps a measurement (default 40)")
+    parser.add_argument(
+        "--out", type=Path, default=RESULTS / "text_trainer.json", help="JSON file for the measurements"
+    )
+    parser.add_argument("--worker", help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.worker:
+        worker(given.worker, given.folder, given.steps)
+        return
+    from prefenvs.tasks.text.lm import Decoder, as_gpt2
+
+    pythons = {"prefenvs": sys.executable, "prefenvs, Decoder": sys.executable}
+    if TRL.exists():
+        pythons["TRL"] = str(TRL)
+    else:
+        print(f"{TRL} is not there, so TRL is left out: `make bench-trl` makes it.", file=sys.stderr)
+    with tempfile.TemporaryDirectory() as folder:
+        as_gpt2(Decoder(WORDS, PROMPT + NEW)).save_pretrained(folder)
+        arguments = ["--folder", folder, "--steps", str(given.steps)]
+        commands = {name: [python, __file__, "--worker", name, *arguments] for name, python in pythons.items()}
+        found = alternate(commands, given.pairs)
+    report(given.out, found, "steps a second", "prefenvs", given.pairs)
+    for name in ("prefenvs", "prefenvs, Decoder"):
+        shares = [r["steps a second"] / r["floor, steps a second"] for r in found[name]["rounds"]]
+        print(f"share of the floor's rate that {name} reaches: median {np.median(shares):.2f}")
+
+
+if __name__ == "__main__":
+    main()
