@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-SCORED = 8
-"""Tokens whose log-probabilities are computed together: fewer calls, and logits of only so many are kept."""
+SCORED = 2**18
+"""Logits that are kept until the log-probabilities of their tokens are computed, all in one call."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ def draw_completions(
             if may_end:
                 over = over | (drawn == eos)
             done = t + 1 == max_new_tokens or (may_end and bool(over.all()))
-            if done or len(seen) == SCORED:
+            if done or len(seen) * logits.numel() >= SCORED:
                 scores.append(token_logprobs(torch.stack(seen, 1), torch.cat(kept[-len(seen) :], 1), temperature))
                 seen.clear()
         short = (0, max_new_tokens - len(kept))

@@ -63,6 +63,14 @@ def test_the_sampler_scores_as_the_learner_does_in_training_mode_too(model, temp
     assert torch.equal(written.mask, completion_mask(written.tokens, 0, 0))
 
 
+def test_it_scores_as_the_model_itself_did():
+    original, tokens = gpt2().eval(), torch.tensor([[3, 1, 4, 2, 5], [1, 1, 2, 3, 4]])
+    with torch.no_grad():
+        before = original(tokens).logits[:, 1:-1]
+        after = TransformersModel(original, eos=0, pad=0).logits(tokens[:, :2], tokens[:, 2:])
+    torch.testing.assert_close(after, before, atol=1e-5, rtol=1e-5)
+
+
 def test_hidden_states_give_the_logits(model):
     completions = torch.tensor([[1, 2, 0]] * 4)
     with torch.no_grad():
