@@ -48,7 +48,7 @@ class Block(nn.Module):
         )
         if cache is not None:
             _keep(joint[1:], cache)
-        read = F.scaled_dot_product_attention(*joint, attn_mask=mask)
+        read = F.scaled_dot_product_attention(joint[0], joint[1], joint[2], mask)
         x = x + self.attention_out(read.transpose(1, 2).reshape(n, length, width))
         return x + self.mlp_out(F.gelu(self.mlp_in(self.mlp_norm(x)), approximate="tanh"))
 
@@ -192,7 +192,8 @@ class Decoder(nn.Module):
             unread = torch.zeros_like(real, dtype=places.dtype).masked_fill_(~real, -torch.inf)
             unread = unread.repeat_interleave(self.heads, 0)[:, None]  # (n * heads, 1, P), added to scores
         cache = self.words.new_empty(len(self.blocks), length, 3, n * self.heads, self.width // self.heads)
-        blocks, words, mask = list(self.blocks), self.words, _causal(real[:, :-1])
+        blocks: list[Any] = list(self.blocks)
+        words, mask = self.words, _causal(real[:, :-1])
         x = F.embedding(prompts[:, :-1], words) + places[:, : width - 1]
         for block, kept in zip(blocks[:-1], cache, strict=False):
             x = block(x, mask, kept)

@@ -81,7 +81,7 @@ def draw_completions(
     """Write n completions a token at a time, until all have ended or T tokens are written.
 
     Args:
-        next_logits: given the last tokens (n,), None at first, and how many are written, logits (n, V) of the next.
+        next_logits: given the last tokens (n,), None at first, and how many are written, new logits (n, V) of the next.
         n: completions.
         max_new_tokens: T.
         eos: token that ends a completion.
@@ -96,7 +96,10 @@ def draw_completions(
         raise ValueError(f"temperature={temperature}, expected 0 (the likeliest token) or more.")
     with torch.inference_mode():
         draws = torch.rand(max_new_tokens, n, 1, generator=rng, device=rng.device)
-        token, kept, seen, scores, done = None, [], [], [], False
+        kept: list[Tensor] = []
+        seen: list[Tensor] = []  # logits of the last tokens, which are not scored yet
+        scores: list[Tensor] = []
+        token, done = None, False
         while not done:
             logits = next_logits(token, t := len(kept)).float()
             if not kept:

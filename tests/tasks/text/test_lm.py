@@ -65,6 +65,13 @@ def test_the_sampler_scores_as_the_learner_does(model, temperature):
     assert not written.mask.all()
 
 
+@pytest.mark.parametrize("prompts", [[[0, 0, 0], [0, 0, 4]], [[3], [5]]], ids=["one all padding", "of one token"])
+def test_the_shortest_prompts_are_sampled_as_they_are_scored(model, prompts):
+    prompts = torch.tensor(prompts)
+    written = model.sample(prompts, 6, torch.Generator().manual_seed(1))
+    torch.testing.assert_close(model.logprobs(prompts, written.tokens).detach(), written.logprobs, atol=2e-6, rtol=2e-6)
+
+
 def test_samples_follow_the_probabilities(model):
     # A joint chi-square test of 43 completions; a model 5% off in one common completion is found.
     from scipy.stats import chisquare
