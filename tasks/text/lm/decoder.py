@@ -97,7 +97,7 @@ class Block(nn.Module):
 class Decoder(nn.Module):
     """A causal transformer, the network of GPT-2 (Radford et al. 2019): learned positions, norm first, tied words.
 
-    Sampling and scoring run the same blocks, so a policy-gradient ratio begins at 1 up to the rounding of float32.
+    What `sample` says of its tokens and what `logprobs` says of them agree up to the rounding of float32.
 
     Example:
         >>> import torch
