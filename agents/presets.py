@@ -157,7 +157,7 @@ PRESETS: dict[str, Preset] = {
     "halfcheetah-small": Preset(
         "HalfCheetah",
         "pebble",
-        80_000,
+        50_000,
         4,
         {
             "learning_rate": 1e-3,
@@ -169,15 +169,15 @@ PRESETS: dict[str, Preset] = {
             "policy_kwargs": {"net_arch": [128, 128]},
         },
         PreferenceConfig(
-            queries=800,
-            sessions=20,
+            queries=520,
+            sessions=13,
             first_session=4500,
-            last_session=68_000,
+            last_session=44_000,
             segment_steps=25,
             hidden=(128, 128),
             reward_lr=1e-3,
         ),
-        eval_every=8000,
+        eval_every=5000,
         checkpoint_every=20_000,
         source=_OURS,
     ),

@@ -23,7 +23,7 @@ from prefenvs.agents.presets import PRESETS
 from prefenvs.agents.train import Run, read_config, train_side_by_side
 from prefenvs.tasks import TASKS
 
-SEEDS = (20, 21, 22, 23, 24)
+SEEDS = (30, 31, 32, 33, 34)
 ARMS = {
     "CartPole": ("cartpole-small", ("prefppo", "prefppo-whole-windows")),
     "Pendulum": ("pendulum-small", ("pebble",)),
