@@ -71,9 +71,9 @@ def test_the_mean_gambles_whatever_the_stock():
 
 
 def test_the_loss_is_the_hand_computed_one():
-    # Levels 1/4 and 3/4. Gaps of target 1 are 1 and -2, weighted 1/4 and |3/4 - 1|.
+    # Levels 1/4 and 3/4. Gaps of target 1 are 1 and -2, times 1/4 and |3/4 - 1|; either weight is 4 / 3.
     loss = quantile_loss(torch.tensor([[0.0, 3.0]]), torch.tensor([[1.0]]))
-    torch.testing.assert_close(loss, torch.tensor([0.25 * 1.0 + 0.25 * 2.0]))
+    torch.testing.assert_close(loss, torch.tensor([(0.25 * 1.0 + 0.25 * 2.0) * 4 / 3]))
     torch.testing.assert_close(quantile_loss(torch.ones(2, 3), torch.ones(2, 5)), torch.zeros(2))
 
 
@@ -83,7 +83,8 @@ def test_the_loss_by_sorting_is_that_of_all_pairs_with_its_gradient():
     target = torch.randn(5, 9, generator=rng, dtype=torch.float64)
     gaps = target[:, None, :] - predicted[:, :, None]  # (5, 7, 9)
     levels = (torch.arange(7)[:, None] + 0.5) / 7
-    pairs = ((levels - (gaps < 0).double()) * gaps).mean(2).sum(1)
+    weights = 1 / (4 * levels * (1 - levels))
+    pairs = (weights * (levels - (gaps < 0).double()) * gaps).mean(2).sum(1)
     loss = quantile_loss(predicted, target)
     torch.testing.assert_close(loss, pairs, rtol=1e-6, atol=1e-6)
     ours, theirs = (torch.autograd.grad(value.sum(), predicted)[0] for value in (loss, pairs))
@@ -99,6 +100,13 @@ def test_the_loss_is_least_at_the_quantiles():
         quantile_loss(predicted, target).sum().backward()
         optimizer.step()
     torch.testing.assert_close(predicted.detach(), target, atol=0.1, rtol=0)
+
+
+def test_no_quantile_is_slow_to_leave_where_no_target_is():
+    for place, side in ((-1.0, -1), (1.0, 1)):
+        predicted = torch.full((1, 16), place, requires_grad=True)
+        quantile_loss(predicted, torch.zeros(1, 5)).sum().backward()
+        assert (side * predicted.grad >= 0.25).all()
 
 
 def test_features_tell_neighbouring_stocks_apart_and_each_state_has_its_own():
