@@ -15,7 +15,6 @@ from stable_baselines3 import DQN
 from stable_baselines3.common.torch_layers import CombinedExtractor
 from stable_baselines3.dqn.policies import DQNPolicy, QNetwork
 
-from prefenvs.agents.distributional.exploration import RepeatedActions
 from prefenvs.agents.distributional.functionals import (
     CVaR,
     Homeostasis,
@@ -29,11 +28,16 @@ from prefenvs.agents.saving import read_saved, restore_agent, save_agent
 
 
 def quantile_loss(predicted: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """Quantile regression. Dabney et al. 2018, eq. 8, arXiv:1710.10044.
+    """Quantile regression, weighed so that all quantiles learn alike. Dabney et al. 2018, eq. 8, arXiv:1710.10044.
 
-    loss_b = sum_i mean_j (tau_i - 1(u < 0)) u with u = target_j - predicted_i and tau_i = (i + 1/2) / N. Without the
-    Huber smoothing of that paper: a quantile within kappa of several outcomes becomes a mean of them, so kappa = 1
-    blurs laws of rewards of order 1, and a blurred law has too little shortfall.
+    loss_b = sum_i w_i mean_j (tau_i - 1(u < 0)) u with u = target_j - predicted_i and tau_i = (i + 1/2) / N.
+
+    The weights w_i = 1 / (4 tau_i (1 - tau_i)), 1 at the median, are ours. With them a quantile below all targets rises
+    by a gradient of 1 / (4 (1 - tau_i)). Without them it rises by tau_i, which for a low one the noise of the others
+    drowns, so that it keeps the worth of an early, bad policy; CVaR is made of low quantiles.
+
+    Without the Huber smoothing of that paper: a quantile within kappa of several outcomes becomes a mean of them, so
+    kappa = 1 blurs laws of rewards of order 1, and a blurred law has too little shortfall.
 
     Sorted targets need O((M + N) log M) in place of M N pairs: with k of them below a quantile q and S their sum,
     mean_j = tau (mean(target) - q) + (k q - S) / M.
@@ -51,31 +55,35 @@ def quantile_loss(predicted: torch.Tensor, target: torch.Tensor) -> torch.Tensor
     below = torch.searchsorted(ordered, predicted.detach())  # (B, N) how many targets are less
     sums = F.pad(ordered.cumsum(1), (1, 0)).gather(1, below)
     losses = levels * (ordered.mean(1, keepdim=True) - predicted) + (below * predicted - sums) / m
-    return losses.sum(1)
+    return (losses / (4 * levels * (1 - levels))).sum(1)
 
 
 class StockExtractor(CombinedExtractor):
-    """SB3's features of a Dict, with the stock c as c / scale and sines and cosines of it.
+    """SB3's features of the observation times features of the stock: each with each, a 1 among either.
 
-    What is best changes abruptly with the stock: earning one unit more can turn a gamble into a needless risk. A small
-    network of c / scale alone is too smooth for that, and mixes the laws of neighbouring stocks. Tancik et al. 2020,
-    Fourier features let networks learn high frequency functions, arXiv:2006.10739; periods are ours.
+    What is best changes abruptly with the stock c: one unit more can turn a gamble into a needless risk. A network of
+    c / scale alone is too smooth for that, so sines and cosines of it come along. Tancik et al. 2020, Fourier features
+    let networks learn high frequency functions, arXiv:2006.10739; periods are ours. By the products a one-hot state has
+    weights of its own for each of them, which steps from other states do not pull at.
     """
 
     def __init__(self, observation_space: spaces.Dict, stock_scale: float) -> None:
         """Features of an observation with stocks that are mostly within -scale to scale."""
-        d = observation_space[STOCK].shape[0]  # type: ignore[index]
-        encoded = spaces.Box(-np.inf, np.inf, (d * (1 + 2 * OCTAVES),), np.float32)
-        super().__init__(spaces.Dict({**observation_space.spaces, STOCK: encoded}))
+        parts = dict(observation_space.spaces)
+        stock = parts.pop(STOCK)
+        super().__init__(spaces.Dict(parts))
         self.stock_scale = stock_scale
         self.frequencies: torch.Tensor
         self.register_buffer("frequencies", torch.pi / 2 * 2.0 ** torch.arange(OCTAVES), persistent=False)
+        self._features_dim = (1 + self._features_dim) * (1 + stock.shape[0] * (1 + 2 * OCTAVES))  # type: ignore[index]
 
     def forward(self, observations: Any) -> torch.Tensor:
         """(B, features) from preprocessed observations."""
         stock = observations[STOCK] / self.stock_scale  # (B, d)
         angles = (stock[:, :, None] * self.frequencies).flatten(1)
-        return super().forward({**observations, STOCK: torch.cat([stock, angles.sin(), angles.cos()], dim=1)})
+        of_stock = F.pad(torch.cat([stock, angles.sin(), angles.cos()], dim=1), (1, 0), value=1.0)
+        of_rest = F.pad(super().forward(observations), (1, 0), value=1.0)
+        return (of_rest[:, :, None] * of_stock[:, None, :]).flatten(1)
 
 
 OCTAVES = 6
@@ -153,7 +161,6 @@ class QuantileDQN(DQN):
         stocks: Sequence[float] = (0.0,),
         quantiles: int = 64,
         relabel_stocks: Sequence[float] = (),
-        repeat_exploration: bool = True,
         gamma: float = 1.0,
         **dqn: Any,
     ) -> None:
@@ -168,8 +175,6 @@ class QuantileDQN(DQN):
             relabel_stocks: give replayed steps stocks drawn from these, which their known dynamics allow. Give all that
                 matter on the way: what lies far from a decision, as after a long bad episode, is then not learned for.
                 Empty keeps the stocks that were met, as the paper's agent.
-            repeat_exploration: repeat an exploratory action for a random while, see `RepeatedActions`. False is SB3's
-                epsilon-greedy.
             gamma: discount of the return and the stock.
             **dqn: as SB3's DQN.
 
@@ -182,12 +187,12 @@ class QuantileDQN(DQN):
         if isinstance(functional, Homeostasis):
             raise ValueError(f"{functional!r} is of vector rewards, which this agent does not learn. Use Target().")
         self.functional, self.stocks = functional, tuple(float(stock) for stock in stocks)
-        self.quantiles, self.repeat_exploration = quantiles, repeat_exploration
+        self.quantiles = quantiles
         self.relabel_stocks = tuple(float(stock) for stock in relabel_stocks)
         if not self.stocks:
             raise ValueError("stocks is empty; give the initial stocks to learn for, such as (0.0,).")
         venv = self._wrap_env(env, verbose=0, monitor_wrapper=True)
-        scale = max(1.0, *map(abs, self.stocks))
+        scale = max(1.0, *map(abs, self.stocks + self.relabel_stocks))
         self._network = {"functional": utility, "quantiles": quantiles, "stock_scale": scale}
         super().__init__(
             "MultiInputPolicy" if policy == "MlpPolicy" else policy,  # with its stock any observation is a Dict
@@ -200,26 +205,6 @@ class QuantileDQN(DQN):
         # Bound here and not put into policy_kwargs, which are the user's and are saved as such.
         self.policy_class: Any = partial(self.policy_class, **self._network)
         super()._setup_model()
-
-    def set_random_seed(self, seed: int | None = None) -> None:
-        """Seed everything that is random: networks, actions, environments, initial stocks, exploration."""
-        super().set_random_seed(seed)
-        self._repeated = RepeatedActions(np.random.default_rng(None if seed is None else [seed, 2]))
-
-    def _sample_action(self, learning_starts: int, *args: Any, **kwargs: Any) -> tuple[np.ndarray, np.ndarray]:
-        if not self.repeat_exploration:
-            return super()._sample_action(learning_starts, *args, **kwargs)
-        greedy, _ = self.predict(self._last_obs, deterministic=True)  # type: ignore[arg-type]
-        epsilon = 1.0 if self.num_timesteps < learning_starts else self.exploration_rate
-        begins: Any = self._last_episode_starts
-        actions = self._repeated.mix(greedy, int(self.q_net.action_space.n), epsilon, begins)
-        return actions, actions
-
-    def _store_transition(
-        self, replay_buffer: Any, buffer_action: Any, new_obs: Any, reward: Any, dones: Any, infos: Any
-    ) -> None:
-        super()._store_transition(replay_buffer, buffer_action, new_obs, reward, dones, infos)
-        self._last_episode_starts = dones  # SB3 sets it where `learn` resets the environments, and then forgets it
 
     def _draw_stocks(self, episodes: int, rng: np.random.Generator) -> np.ndarray:
         """Initial stocks of training episodes."""
@@ -288,7 +273,7 @@ class QuantileDQN(DQN):
             ValueError: if the functional is not registered or holds a function, which JSON cannot keep.
         """
         own = {"functional": describe_functional(self.functional), "stocks": self.stocks, "quantiles": self.quantiles}
-        own |= {name: getattr(self, name) for name in ("relabel_stocks", "repeat_exploration", *_DQN)}
+        own |= {name: getattr(self, name) for name in ("relabel_stocks", *_DQN)}
         every: Any = self.train_freq
         own["train_freq"] = (every.frequency, every.unit.value)
         save_agent(self, path, own, {})

@@ -71,9 +71,9 @@ def test_the_mean_gambles_whatever_the_stock():
 
 
 def test_the_loss_is_the_hand_computed_one():
-    # Levels 1/4 and 3/4. Gaps of target 1 are 1 and -2, weighted 1/4 and |3/4 - 1|.
+    # Levels 1/4 and 3/4. Gaps of target 1 are 1 and -2, times 1/4 and |3/4 - 1|; either weight is 4 / 3.
     loss = quantile_loss(torch.tensor([[0.0, 3.0]]), torch.tensor([[1.0]]))
-    torch.testing.assert_close(loss, torch.tensor([0.25 * 1.0 + 0.25 * 2.0]))
+    torch.testing.assert_close(loss, torch.tensor([(0.25 * 1.0 + 0.25 * 2.0) * 4 / 3]))
     torch.testing.assert_close(quantile_loss(torch.ones(2, 3), torch.ones(2, 5)), torch.zeros(2))
 
 
@@ -83,7 +83,8 @@ def test_the_loss_by_sorting_is_that_of_all_pairs_with_its_gradient():
     target = torch.randn(5, 9, generator=rng, dtype=torch.float64)
     gaps = target[:, None, :] - predicted[:, :, None]  # (5, 7, 9)
     levels = (torch.arange(7)[:, None] + 0.5) / 7
-    pairs = ((levels - (gaps < 0).double()) * gaps).mean(2).sum(1)
+    weights = 1 / (4 * levels * (1 - levels))
+    pairs = (weights * (levels - (gaps < 0).double()) * gaps).mean(2).sum(1)
     loss = quantile_loss(predicted, target)
     torch.testing.assert_close(loss, pairs, rtol=1e-6, atol=1e-6)
     ours, theirs = (torch.autograd.grad(value.sum(), predicted)[0] for value in (loss, pairs))
@@ -101,14 +102,30 @@ def test_the_loss_is_least_at_the_quantiles():
     torch.testing.assert_close(predicted.detach(), target, atol=0.1, rtol=0)
 
 
-def test_features_tell_neighbouring_stocks_apart_and_do_not_repeat_within_the_scale():
+def test_no_quantile_is_slow_to_leave_where_no_target_is():
+    for place, side in ((-1.0, -1), (1.0, 1)):
+        predicted = torch.full((1, 16), place, requires_grad=True)
+        quantile_loss(predicted, torch.zeros(1, 5)).sum().backward()
+        assert (side * predicted.grad >= 0.25).all()
+
+
+def test_features_tell_neighbouring_stocks_apart_and_each_state_has_its_own():
     space = gym.spaces.Dict({"observation": gym.spaces.Discrete(2), "stock": gym.spaces.Box(-np.inf, np.inf, (1,))})
-    stocks = torch.arange(-16.0, 17.0)[:, None]
-    features = StockExtractor(space, stock_scale=16.0)({"observation": torch.zeros(33, 2), "stock": stocks})
-    assert features.shape == (33, 2 + 1 + 2 * 6)
-    torch.testing.assert_close(features[:, 2], stocks[:, 0] / 16)
-    distances = torch.cdist(features, features) + 9 * torch.eye(33)
+    stocks, state = torch.arange(-16.0, 17.0)[:, None], torch.eye(2)[1].expand(33, 2)
+    features = StockExtractor(space, stock_scale=16.0)({"observation": state, "stock": stocks}).unflatten(1, (3, -1))
+    assert features.shape == (33, 3, 2 + 2 * 6)  # 1 and the states, times 1, c / scale and the sines
+    torch.testing.assert_close(features[0, :, 0], torch.tensor([1.0, 0.0, 1.0]))
+    torch.testing.assert_close(features[:, 2, 1], stocks[:, 0] / 16)
+    torch.testing.assert_close(features, features[:, :1] * torch.tensor([1.0, 0.0, 1.0])[:, None])
+    distances = torch.cdist(features[:, 2], features[:, 2]) + 9 * torch.eye(33)
     assert distances.min() > 0.5
+
+
+def test_features_of_images_are_those_of_sb3_times_those_of_the_stock():
+    space = {"observation": gym.spaces.Box(0, 255, (3, 36, 36), np.uint8), "stock": gym.spaces.Box(-9, 9, (1,))}
+    extractor = StockExtractor(gym.spaces.Dict(space), stock_scale=1.0)
+    features = extractor({"observation": torch.rand(2, 3, 36, 36), "stock": torch.tensor([[1.0], [2.0]])})
+    assert features.shape == (2, extractor.features_dim) == (2, (1 + 256) * (2 + 2 * 6))
 
 
 @pytest.mark.parametrize("relabel", [(), (5.0, 6.0, 7.0)])
