@@ -17,6 +17,7 @@ from prefenvs.agents.evaluation import evaluate
 from prefenvs.agents.expert_policies import LEARNERS, KeepBest
 from prefenvs.agents.policy_evaluation import (
     STRAY,
+    faded,
     fit_value,
     followed_returns,
     stray_and_follow,
@@ -44,7 +45,7 @@ class ExpertSettings:
     steps: int
     """Environment steps."""
     gamma: float = 0.99
-    """Discount of the training and of the values."""
+    """Discount of the training."""
     num_envs: int = 4
     hidden: tuple[int, ...] = (128, 128)
     """Width of each hidden layer of actor and critics."""
@@ -52,15 +53,36 @@ class ExpertSettings:
     """Name in `LEARNERS`."""
     arguments: Mapping[str, Any] = field(default_factory=dict)
     """Further arguments of the algorithm."""
+    value_gamma: float | None = None
+    """Discount of the values; by default that of the training."""
     value_hidden: tuple[int, ...] = (128, 128)
     """Width of each hidden layer of the network of values."""
     value_steps: int = 1_200_000
     """Environment steps from which the policy's values are learned."""
     follow: int = 150
     """Steps for which the policy is followed from where other behaviour led."""
+    long_strays: bool = False
+    """Whether other behaviour lasts up to 200 steps, most of it few, instead of up to 50."""
+    fade: int | None = None
+    """Labels after so many steps of following count half, after twice as many a third; None: all count alike."""
     value_updates: int = 20_000
     """Gradient steps of that network."""
+    value_batch: int = 256
+    """Labels in each of them."""
 
+
+# Of robots that fall. Over 300 fresh segments of Hopper, rank correlation of regret was 0.81 with discount 0.99 and all
+# labels alike, 0.84 with fading ones, 0.82 with those and discount 0.995; of the 24 segments of the tests, which end
+# before a fall, 0.70, 0.72 and 0.42. Stretches of up to 50 steps, a third of the steps and a width of 128: 0.74.
+_FALLS: dict[str, Any] = {
+    "value_gamma": 0.99,
+    "value_hidden": (224, 224),
+    "value_steps": 4_000_000,
+    "long_strays": True,
+    "fade": 10,
+    "value_updates": 40_000,
+    "value_batch": 512,
+}
 
 _SMALL: dict[str, Any] = {"value_steps": 300_000, "follow": 100}
 
@@ -111,6 +133,7 @@ EXPERTS: dict[str, ExpertSettings] = {
             "batch_size": 128,
             "policy_kwargs": {"log_std_init": -0.5},
         },
+        **_FALLS,
     ),
     "Walker2d": ExpertSettings(
         100_000,
@@ -191,7 +214,7 @@ def evaluate_policy(
     Returns:
         The policy and its values, with how well they tell the regret of held-out segments.
     """
-    gamma = settings.gamma
+    gamma = settings.gamma if settings.value_gamma is None else settings.value_gamma
     behaviours = [replace(policy, policy=layers).act for layers in (policy.policy, *others)]
     data = stray_and_follow(
         task,
@@ -201,9 +224,17 @@ def evaluate_policy(
         streams=STREAMS,
         follow=settings.follow,
         seed=seed + 1,
+        long_strays=settings.long_strays,
     )
+    labels = followed_returns(data, gamma)
+    if settings.fade is not None:
+        labels = faded(labels, settings.fade, np.random.default_rng(seed))
     value = fit_value(
-        followed_returns(data, gamma), hidden=settings.value_hidden, updates=settings.value_updates, seed=seed
+        labels,
+        hidden=settings.value_hidden,
+        updates=settings.value_updates,
+        seed=seed,
+        batch=settings.value_batch,
     )
     values = replace(policy, value=value, facts={"task": task, "gamma": gamma})
     return replace(values, facts={**values.facts, "fit": regret_fit(task, values, behaviours, seed=seed + 2)})

@@ -21,6 +21,8 @@ Act = Callable[[np.ndarray], np.ndarray]
 
 STRAY = 50
 """Longest stretch of other behaviour, in steps; each lasts uniformly many from 1."""
+LONG_STRAY = 200
+"""Longest stretch where they may be long; each lasts log-uniformly many steps from 1, so most are short still."""
 RANDOM_SHARES = (0.0, 0.1, 0.3, 0.6, 1.0)
 """Share of uniformly random actions in a stretch of other behaviour, each as likely."""
 LAST_STEPS = 50
@@ -52,7 +54,15 @@ class Experience:
 
 
 def stray_and_follow(
-    task: str, policy: Act, others: Sequence[Act], *, steps: int, streams: int, follow: int, seed: int
+    task: str,
+    policy: Act,
+    others: Sequence[Act],
+    *,
+    steps: int,
+    streams: int,
+    follow: int,
+    seed: int,
+    long_strays: bool = False,
 ) -> Experience:
     """Play stretches of other behaviour, after each of which the policy goes on from where that led.
 
@@ -67,6 +77,7 @@ def stray_and_follow(
         streams: played at a time.
         follow: steps of each stretch of the policy.
         seed: of resets and actions.
+        long_strays: let other behaviour last up to `LONG_STRAY` steps instead of `STRAY`.
     """
     rng = np.random.default_rng(seed)
     envs = _environments(task, streams)
@@ -74,10 +85,15 @@ def stray_and_follow(
     shares, following = np.zeros(streams), np.ones(streams, bool)
     who, left = np.zeros(streams, int), np.zeros(streams, int)
 
+    def lasts(count: int) -> np.ndarray:
+        if long_strays:
+            return np.exp(rng.uniform(0, np.log(LONG_STRAY + 1), count)).astype(int)
+        return rng.integers(1, STRAY + 1, count)
+
     def turn(rows: np.ndarray, to_policy: np.ndarray) -> None:
         following[rows] = to_policy
         who[rows], shares[rows] = rng.integers(len(others), size=len(rows)), rng.choice(RANDOM_SHARES, len(rows))
-        left[rows] = np.where(to_policy, follow, rng.integers(1, STRAY + 1, len(rows)))
+        left[rows] = np.where(to_policy, follow, lasts(len(rows)))
 
     turn(np.arange(streams), rng.random(streams) < 0.5)
     observations = envs.reset(seed=seed)[0].astype(np.float32)
@@ -127,6 +143,8 @@ class FollowedReturns:
     """(M,) discount of the rest: gamma ** steps, and 0 where the episode ended."""
     ends: np.ndarray
     """(M, obs) observation after the last step."""
+    since: np.ndarray
+    """(M,) steps for which the policy had been followed before."""
 
 
 def followed_returns(data: Experience, gamma: float, *, last_steps: int = LAST_STEPS) -> FollowedReturns:
@@ -135,6 +153,9 @@ def followed_returns(data: Experience, gamma: float, *, last_steps: int = LAST_S
     gains, weight = np.empty_like(data.rewards), np.empty_like(data.rewards)
     end = np.empty(data.rewards.shape, int)
     goes_on = ~data.cut[:-1] & data.following[1:]
+    since = np.zeros(data.rewards.shape, int)
+    for t in range(1, time):
+        since[t] = np.where(goes_on[t - 1] & data.following[t - 1], since[t - 1] + 1, 0)
     gains[-1], weight[-1], end[-1] = data.rewards[-1], gamma * ~data.terminated[-1], time - 1
     for t in reversed(range(time - 1)):
         on = goes_on[t]
@@ -147,7 +168,14 @@ def followed_returns(data: Experience, gamma: float, *, last_steps: int = LAST_S
         gains[row, stream],
         weight[row, stream],
         data.next_observations[end[row, stream], stream],
+        since[row, stream],
     )
+
+
+def faded(labels: FollowedReturns, fade: int, rng: np.random.Generator) -> FollowedReturns:
+    """Each label kept with probability fade / (fade + since): fewer of the policy's own gait, where all is alike."""
+    kept = rng.random(len(labels.since)) < fade / (fade + labels.since)
+    return FollowedReturns(*(column[kept] for column in vars(labels).values()))
 
 
 def fit_value(

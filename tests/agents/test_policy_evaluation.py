@@ -1,3 +1,4 @@
+import itertools
 from types import SimpleNamespace
 
 import numpy as np
@@ -6,7 +7,10 @@ import torch
 from torch import nn
 
 from prefenvs.agents.policy_evaluation import (
+    LONG_STRAY,
+    STRAY,
     FollowedReturns,
+    faded,
     fit_value,
     followed_returns,
     linear_layers,
@@ -40,15 +44,24 @@ def test_followed_returns_by_hand():
     np.testing.assert_allclose(labels.gains, [4 + 0.5 * 2, 2, 1])
     np.testing.assert_allclose(labels.weight, [0.25, 0.5, 0.0])
     np.testing.assert_array_equal(labels.ends[:2, 0], [12, 12])
+    np.testing.assert_array_equal(labels.since, [0, 1, 0])
     longer = followed_returns(data, 0.5, last_steps=2)
     np.testing.assert_array_equal(longer.observations[:, 0], [1, 3], err_msg="cut off too soon, unless it ended")
+
+
+def test_fading_labels_are_kept_as_often_as_they_count():
+    since = np.repeat([0, 10, 30], 4000)
+    labels = FollowedReturns(since[:, None], since, since, since[:, None], since)
+    kept = faded(labels, 10, np.random.default_rng(0))
+    np.testing.assert_allclose(np.bincount(kept.since)[[0, 10, 30]], [4000, 2000, 1000], atol=120)  # four deviations
+    np.testing.assert_array_equal(kept.observations[:, 0], kept.gains)
 
 
 def test_values_of_a_chain_that_can_be_worked_out():
     # At 0 every step pays 1 and stays: 1 / (1 - 0.5) = 2, seen for three steps. At 1 a step pays 3 and ends.
     place = np.float32(np.random.default_rng(0).integers(2, size=(2000, 1)))
     ends = place[:, 0] == 1
-    labels = FollowedReturns(place, np.where(ends, 3.0, 1.75), np.where(ends, 0.0, 0.125), place)
+    labels = FollowedReturns(place, np.where(ends, 3.0, 1.75), np.where(ends, 0.0, 0.125), place, np.zeros(2000))
     layers = fit_value(labels, hidden=(16,), updates=800, seed=0)
     np.testing.assert_allclose(mlp(layers, np.float32([[0], [1]]))[:, 0], [2.0, 3.0], atol=0.05)
     again = fit_value(labels, hidden=(16,), updates=800, seed=0)
@@ -80,6 +93,19 @@ def test_streams_are_unbroken_where_they_are_not_cut_and_repeat(name):
     assert (data.actions[~data.following] == 1).any(), "one of others"
     assert 0.1 < data.following.mean() < 0.9
     assert np.abs(data.actions[~data.following]).max() <= 2
+
+
+@pytest.mark.parametrize(("long_strays", "longest"), [(False, STRAY), (True, LONG_STRAY)])
+def test_other_behaviour_lasts_as_long_as_it_may(long_strays, longest):
+    settings = dict(steps=600, streams=8, follow=5, seed=0, long_strays=long_strays)
+    data = stray_and_follow("Pendulum", still(1), [full(1)], **settings)
+    lengths = []
+    for stream in range(8):
+        edges = np.flatnonzero(np.diff(data.following[:, stream]))
+        lengths += [b - a for a, b in itertools.pairwise(edges) if not data.following[b, stream]]
+    assert longest / 2 < max(lengths) <= longest
+    assert min(lengths) == 1
+    assert (np.median(lengths) < 20) == long_strays, "most of them are short"
 
 
 def test_the_label_of_a_state_is_what_playing_on_from_it_gives():
