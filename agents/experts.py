@@ -84,6 +84,12 @@ _FALLS: dict[str, Any] = {
     "value_batch": 512,
 }
 
+_HOPS: dict[str, Any] = {
+    "learning_rate": 6e-4,
+    "n_steps": 128,
+    "batch_size": 128,
+    "policy_kwargs": {"log_std_init": -0.5},
+}
 _SMALL: dict[str, Any] = {"value_steps": 300_000, "follow": 100}
 
 EXPERTS: dict[str, ExpertSettings] = {
@@ -127,25 +133,31 @@ EXPERTS: dict[str, ExpertSettings] = {
         num_envs=16,
         hidden=(64, 64),
         algorithm="PPO",
-        arguments={
-            "learning_rate": 6e-4,
-            "n_steps": 128,
-            "batch_size": 128,
-            "policy_kwargs": {"log_std_init": -0.5},
-        },
+        arguments=_HOPS,
         **_FALLS,
     ),
+    # A pilot of 1M steps reached 4606.
     "Walker2d": ExpertSettings(
-        100_000,
-        arguments={"learning_rate": 7e-4, "learning_starts": 1000, "ent_coef": "auto_0.1", "gradient_steps": 2},
+        2_000_000,
+        gamma=0.995,
+        num_envs=16,
+        hidden=(64, 64),
+        algorithm="PPO",
+        arguments=_HOPS,
+        **_FALLS,
     ),
 }
-"""Settings by task. `EXPERTS["Mine"] = ExpertSettings(...)` adds one; other tasks are trained by Walker2d's."""
+"""Settings by task. `EXPERTS["Mine"] = ExpertSettings(...)` adds one."""
+
+OTHERS = ExpertSettings(
+    100_000, arguments={"learning_rate": 7e-4, "learning_starts": 1000, "ent_coef": "auto_0.1", "gradient_steps": 2}
+)
+"""Settings of tasks that have none in `EXPERTS`."""
 
 
 def expert_settings(task: str, steps: int | None = None) -> ExpertSettings:
     """The settings of a task, with another number of steps if one is given; fewer shorten the values' share alike."""
-    settings = EXPERTS.get(task, EXPERTS["Walker2d"])
+    settings = EXPERTS.get(task, OTHERS)
     if steps is None:
         return settings
     share = min(steps / settings.steps, 1.0)
