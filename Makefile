@@ -73,7 +73,7 @@ setup: ## Make .venv with all that is needed; at once if it is up to date
 	$(WANTED) > $(STAMP).part; \
 	mv $(STAMP).part $(STAMP)
 
-demo: setup ## Learn a MuJoCo task from preferences, ten minutes on two cores; FULL=1 adds the true-reward run
+demo: setup ## Learn a MuJoCo task from preferences, a few minutes on two cores; FULL=1 adds the true-reward run
 	@$(HEADLESS); $(PY) -m prefenvs.cli demo $(if $(FULL),--full)
 
 studies: setup ## Run every study at full scale and make docs/studies; ends with an error if a claim does not hold

@@ -4,12 +4,15 @@
     python benchmarks/sac_loop.py                 # 2x256, batch 256, one thread
     python benchmarks/sac_loop.py --width 128 --pairs 2 --steps 300
 
-Each program is one process; they run in turns. The bound is the time that the update's matrix products alone take.
+Each program is one process; they run in turns, all on the same single core unless --cores says more: JAX computes an
+update beside Python's steps of the environment where it has a second core. The bound is the time that the update's
+matrix products alone take.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
 from importlib.metadata import version
@@ -21,8 +24,9 @@ SBX = ROOT / ".venv-sbx" / "bin" / "python"
 BATCH = 256
 
 
-def worker(name: str, width: int, steps: int, random_steps: int) -> None:
+def worker(name: str, width: int, steps: int, random_steps: int, cores: int) -> None:
     """Train one program and measure steps a second; ours also measures the bound."""
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:cores])
     import gymnasium as gym
 
     facts = {"python": sys.version.split()[0], "gymnasium": version("gymnasium")}
@@ -95,11 +99,12 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=500, help="environment steps a measurement (default 500)")
     parser.add_argument("--width", type=int, default=256, help="width of both hidden layers (default 256)")
     parser.add_argument("--random-steps", type=int, default=1000, help="random steps at first (default 1000)")
+    parser.add_argument("--cores", type=int, default=1, help="that a program may use (default 1)")
     parser.add_argument("--out", type=Path, help="JSON file for the measurements (default docs/results/sac_loop.json)")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.worker:
-        worker(given.worker, given.width, given.steps, given.random_steps)
+        worker(given.worker, given.width, given.steps, given.random_steps, given.cores)
         return
     pythons = {"prefenvs": sys.executable, "SB3": sys.executable}
     if SBX.exists():
@@ -107,6 +112,7 @@ def main() -> None:
     else:
         print(f"{SBX} is not there, so SBX is left out: `make bench-sbx` makes it.", file=sys.stderr)
     arguments = ["--width", str(given.width), "--steps", str(given.steps), "--random-steps", str(given.random_steps)]
+    arguments += ["--cores", str(given.cores)]
     commands = {name: [python, __file__, "--worker", name, *arguments] for name, python in pythons.items()}
     found = alternate(commands, given.pairs)
     report(given.out or RESULTS / "sac_loop.json", found, "steps a second", "prefenvs", given.pairs)

