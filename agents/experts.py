@@ -72,8 +72,8 @@ class ExpertSettings:
 
 
 # Of robots that fall. From 3M steps Hopper's values rank the regret of 300 segments of all behaviour at 0.93; with two
-# layers of 192 it was 0.84, and 0.72 with the settings of other tasks. Of the expert with some random actions and without
-# a fall, 168 segments are ranked at 0.65: there regret is 1 to 3 of values near 300. Walker2d's values do not ship.
+# layers of 192 it was 0.84, and 0.72 with the settings of other tasks. Segments of the expert with some random actions
+# and without a fall are ranked at 0.65 (168): their regret is 1 to 3 of values near 300. Walker2d's values do not ship.
 _FALLS: dict[str, Any] = {
     "value_gamma": 0.99,
     "value_hidden": (160, 160, 160),
