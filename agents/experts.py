@@ -75,6 +75,16 @@ class ExpertSettings:
 # layers of 192 it was 0.84, and 0.72 with the settings of other tasks. Segments of the expert with some random actions
 # and without a fall are ranked at 0.65 (168): their regret is 1 to 3 of values near 300. Walker2d's values do not ship.
 _FALLS: dict[str, Any] = {
+    "gamma": 0.995,
+    "num_envs": 16,
+    "hidden": (64, 64),
+    "algorithm": "PPO",
+    "arguments": {
+        "learning_rate": 6e-4,
+        "n_steps": 128,
+        "batch_size": 128,
+        "policy_kwargs": {"log_std_init": -0.5},
+    },
     "value_gamma": 0.99,
     "value_hidden": (160, 160, 160),
     "value_steps": 4_000_000,
@@ -84,12 +94,6 @@ _FALLS: dict[str, Any] = {
     "value_batch": 512,
 }
 
-_HOPS: dict[str, Any] = {
-    "learning_rate": 6e-4,
-    "n_steps": 128,
-    "batch_size": 128,
-    "policy_kwargs": {"log_std_init": -0.5},
-}
 _SMALL: dict[str, Any] = {"value_steps": 300_000, "follow": 100}
 
 EXPERTS: dict[str, ExpertSettings] = {
@@ -127,25 +131,9 @@ EXPERTS: dict[str, ExpertSettings] = {
         value_steps=2_000_000,
     ),
     # A pilot with gamma 0.99 and rate 4e-4 sprinted and fell: 644 points at 348k steps. This had 3268 at 360k.
-    "Hopper": ExpertSettings(
-        600_000,
-        gamma=0.995,
-        num_envs=16,
-        hidden=(64, 64),
-        algorithm="PPO",
-        arguments=_HOPS,
-        **_FALLS,
-    ),
+    "Hopper": ExpertSettings(600_000, **_FALLS),
     # 4606 points. Values from 3M steps rank the regret of 240 segments of all behaviour at 0.69.
-    "Walker2d": ExpertSettings(
-        1_000_000,
-        gamma=0.995,
-        num_envs=16,
-        hidden=(64, 64),
-        algorithm="PPO",
-        arguments=_HOPS,
-        **_FALLS,
-    ),
+    "Walker2d": ExpertSettings(1_000_000, **_FALLS),
 }
 """Settings by task. `EXPERTS["Mine"] = ExpertSettings(...)` adds one."""
 

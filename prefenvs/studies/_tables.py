@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -70,7 +70,7 @@ def means(
 
     def summary(tables: Tables) -> Table:
         found: dict[tuple[Any, ...], dict[str, Any]] = {}
-        for arm, row in itertools.chain.from_iterable(_rows(tables, (*by, *([across] if across else [])), last)):
+        for arm, row in _rows(tables, (*by, *([across] if across else [])), last):
             group = {"arm": arm, **{key: row[key] for key in by}}
             numbers = found.setdefault(tuple(group.items()), {})
             taken = columns or [k for k, v in row.items() if isinstance(v, int | float) and k not in (*by, across)]
@@ -83,12 +83,12 @@ def means(
     return summary
 
 
-def _rows(tables: Tables, apart: Sequence[str], last: bool) -> Any:
-    """For each arm and seed its rows with the arm; the last alone of those that agree in the columns `apart`."""
+def _rows(tables: Tables, apart: Sequence[str], last: bool) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """The rows of each arm and seed with the arm; the last alone of those that agree in the columns `apart`."""
     for arm, seeds in tables.items():
         for table in seeds.values():
             kept: Mapping[Any, Any] = {tuple(r[k] for k in apart) if last else i: r for i, r in enumerate(table)}
-            yield [(arm, row) for row in kept.values()]
+            yield from ((arm, row) for row in kept.values())
 
 
 def curves(

@@ -129,3 +129,13 @@ def test_a_tree_is_a_tabular_language_model(make):
         codes += [model.offsets[t] + i for i in np.flatnonzero((tokens != 0).all(1)).tolist()]
     found = tree_logprobs(model.table.detach().double()[:, codes], steps)
     np.testing.assert_allclose(found.exp().numpy(), completion_probabilities(model, task), atol=1e-6)
+
+
+def test_the_table_of_a_curve_has_the_fall_from_the_peak_and_gold_at_kls_between_its_rows():
+    task = TextBandit()
+    policy = Tabular(task.language.prompt_tokens, task.language.vocab_size, task.language.max_new_tokens)
+    curve = ExactCurve(policy, task, every=1, gold=task.reward_table())
+    curve.rows = [{"iteration": i, "kl": float(i), "gold": gold} for i, gold in enumerate([0.0, 3.0, 2.0])]
+    rows = curve.table((0.5, 1.5))
+    assert [row["gold"] for row in rows] == [0.0, 3.0, 2.0]
+    assert {(row["drop"], row["gold at 0.5"], row["gold at 1.5"]) for row in rows} == {(1.0, 1.5, 2.5)}

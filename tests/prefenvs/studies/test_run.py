@@ -10,7 +10,7 @@ from prefenvs.cli import main
 from prefenvs.error import PrefenvsError
 from prefenvs.studies import STUDIES, _pages
 from prefenvs.studies._history import commit_that_fixed
-from prefenvs.studies._pages import papers, record, recordable, render
+from prefenvs.studies._pages import papers, record, recordable, refresh, render
 from prefenvs.studies._run import conduct, dump, summary, unpacked
 from prefenvs.studies._study import fixed_hash, making_hash, statement
 
@@ -260,6 +260,20 @@ def test_a_result_is_read_as_it_was_written(study, tmp_path):
     assert again["protocol"] == 'a "b"\n  c'
     assert unpacked(again) == unpacked(result)
     assert unpacked(again)["their own"][1] == [{"score": 3.1, "note": "a, b"}]
+
+
+def test_refreshing_makes_the_summary_anew_from_the_tables_unless_the_study_was_amended(study, tmp_path):
+    docs = tmp_path / "docs"
+    record(*full(tmp_path), docs)
+    path = docs / "results" / "studies" / "coins.json"
+    kept = json.loads(path.read_text())
+    path.write_text(json.dumps(kept | {"summary": [{"arm": "wrong"}]}))
+    refresh(docs)
+    assert json.loads(path.read_text()) == kept
+    study("1.0}", "9.0}")
+    path.write_text(json.dumps(kept | {"summary": [{"arm": "as it was"}]}))
+    refresh(docs)
+    assert json.loads(path.read_text())["summary"] == [{"arm": "as it was"}]
 
 
 def test_without_a_summary_of_its_own_a_study_has_a_row_an_arm():
