@@ -67,7 +67,7 @@ class Verdict:
     note: str = ""
 
 
-def decide(estimates: Sequence[Estimate], note: str = "") -> Verdict:
+def decide(*estimates: Estimate, note: str = "") -> Verdict:
     """The claim holds if every estimate does, and fails if any fails.
 
     Raises:
@@ -77,7 +77,7 @@ def decide(estimates: Sequence[Estimate], note: str = "") -> Verdict:
         raise ValueError("a verdict needs at least one estimate.")
     outcomes = {estimate.outcome for estimate in estimates}
     outcome: Outcome = "fails" if "fails" in outcomes else "undecided" if "undecided" in outcomes else "holds"
-    return Verdict(outcome, tuple(estimates), note)
+    return Verdict(outcome, estimates, note)
 
 
 def exact(name: str, value: float, margin: float = 0.0) -> Estimate:

@@ -23,8 +23,7 @@ from prefenvs.metrics.kl_frontier import (
     rate_function,
     tilt_for_kl,
 )
-from prefenvs.studies._check import Paper, Table, Tables, Verdict, decide, within
-from prefenvs.studies._tables import per_seed
+from prefenvs.studies import Paper, Table, Tables, Verdict, decide, per_seed, within
 
 PAPER = Paper(
     card="52",
@@ -144,7 +143,7 @@ def check(tables: Tables) -> Verdict:
         np.diff(ours, axis=1).max(),
         column["tilt"]["tail"].max(),
     )
-    return decide([within(name, value, MARGIN[name]) for name, value in zip(MARGIN, worst, strict=True)])
+    return decide(*(within(name, value, MARGIN[name]) for name, value in zip(MARGIN, worst, strict=True)))
 
 
 def summary(tables: Tables) -> Table:

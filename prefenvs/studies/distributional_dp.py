@@ -30,8 +30,7 @@ from prefenvs.agents.distributional import (
     stepwise,
     value_iteration,
 )
-from prefenvs.studies._check import Paper, Table, Tables, Verdict, decide, over_seeds
-from prefenvs.studies._tables import means, per_seed, runs
+from prefenvs.studies import Paper, Table, Tables, Verdict, decide, means, over_seeds, per_seed, runs
 from prefenvs.tasks.grid.ledge import ledge_world
 from prefenvs.tasks.grid.world import build_grid
 
@@ -137,14 +136,12 @@ def check(tables: Tables) -> Verdict:
     over_both = np.array([np.minimum(lead(tau, "markov"), lead(tau, "nested")) for tau in taus])
     near, far = (np.array(runs(tables, arm, "value", grid="pickups")) for arm in ("stock", "mean"))
     return decide(
-        [
-            over_seeds("lead over both, best tau", over_both.max(0), MARGIN["lead"]),
-            over_seeds("lead over both, worst tau", over_both.min(0), -MARGIN["exact"]),
-            over_seeds("minus distance to the best mean", -abs(lead(1.0, "mean")), -MARGIN["exact"]),
-            over_seeds("minus greatest distance from 0", -near.max(1), -MARGIN["near"]),
-            over_seeds("least distance, maximising the mean", far.min(1), MARGIN["far"]),
-            over_seeds("lead of the quantile DQN", -lead(DEEP_TAU, "deep"), MARGIN["deep"]),
-        ]
+        over_seeds("lead over both, best tau", over_both.max(0), MARGIN["lead"]),
+        over_seeds("lead over both, worst tau", over_both.min(0), -MARGIN["exact"]),
+        over_seeds("minus distance to the best mean", -abs(lead(1.0, "mean")), -MARGIN["exact"]),
+        over_seeds("minus greatest distance from 0", -near.max(1), -MARGIN["near"]),
+        over_seeds("least distance, maximising the mean", far.min(1), MARGIN["far"]),
+        over_seeds("lead of the quantile DQN", -lead(DEEP_TAU, "deep"), MARGIN["deep"]),
     )
 
 

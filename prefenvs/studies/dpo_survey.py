@@ -20,8 +20,7 @@ import torch
 from prefenvs.agents.text.exact import draw_two, tree_logprobs
 from prefenvs.agents.text.losses import PAIR_LOSSES, PairLogps
 from prefenvs.metrics.kl_frontier import kl_divergence
-from prefenvs.studies._check import Paper, Table, Tables, Verdict, decide, over_seeds
-from prefenvs.studies._tables import means, per_seed
+from prefenvs.studies import Paper, Table, Tables, Verdict, decide, means, over_seeds, per_seed
 from prefenvs.tasks.text.enumerable import TextLength
 from prefenvs.tasks.text.language import completion_mask
 from prefenvs.teacher import Teacher, choose, draws_needed
@@ -165,7 +164,7 @@ def check(tables: Tables) -> Verdict:
     estimates += [
         over_seeds(f"change of chosen, {loss} [nats]", change, MARGIN["kept"]) for loss, change in kept.items()
     ]
-    return decide(estimates)
+    return decide(*estimates)
 
 
 summary = means("gold", "length", "chosen", across="labels")

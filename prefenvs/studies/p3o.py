@@ -31,8 +31,7 @@ from prefenvs.agents.text.p3o import P3O, P3OConfig
 from prefenvs.agents.text.ppo import TokenPPO, TokenPPOConfig
 from prefenvs.agents.text.preference_pairs import PreferencePairs
 from prefenvs.agents.text.rloo import RLOO, RLOOConfig
-from prefenvs.studies._check import Paper, Table, Tables, Verdict, decide, over_seeds, within
-from prefenvs.studies._tables import curves, means, per_seed
+from prefenvs.studies import Paper, Table, Tables, Verdict, curves, decide, means, over_seeds, per_seed, within
 from prefenvs.tasks.text.enumerable import TextEnum
 from prefenvs.tasks.text.lm import Tabular
 from prefenvs.teacher import Teacher
@@ -127,15 +126,13 @@ def check(tables: Tables) -> Verdict:
         for key in ("kl", "gold")
     ]
     return decide(
-        [
-            *(over_seeds(f"gold, {a} - {b}", gold[a] - gold[b], MARGIN["lead"]) for a, b in leads),
-            over_seeds("gold, p3o x1 - dpo", gold["p3o x1"] - gold["dpo"], MARGIN["dpo"]),
-            within("greatest change of P3O by offsets", max(changes), MARGIN["same"]),
-            *(
-                over_seeds(f"fall of {arm} by offsets", gold[arm] - gold[f"{arm} moved"], MARGIN["drop"])
-                for arm in ("ppo x1", "ppo x4")
-            ),
-        ]
+        *(over_seeds(f"gold, {a} - {b}", gold[a] - gold[b], MARGIN["lead"]) for a, b in leads),
+        over_seeds("gold, p3o x1 - dpo", gold["p3o x1"] - gold["dpo"], MARGIN["dpo"]),
+        within("greatest change of P3O by offsets", max(changes), MARGIN["same"]),
+        *(
+            over_seeds(f"fall of {arm} by offsets", gold[arm] - gold[f"{arm} moved"], MARGIN["drop"])
+            for arm in ("ppo x1", "ppo x4")
+        ),
     )
 
 

@@ -25,8 +25,7 @@ from prefenvs.agents.text.exact import (
     standardised,
 )
 from prefenvs.agents.text.ppo import TokenPPO, TokenPPOConfig
-from prefenvs.studies._check import Paper, Table, Tables, Verdict, decide, over_seeds
-from prefenvs.studies._tables import at_end, curves, means
+from prefenvs.studies import Paper, Table, Tables, Verdict, at_end, curves, decide, means, over_seeds
 from prefenvs.tasks.text.enumerable import TextEnum
 from prefenvs.tasks.text.lm import Tabular
 from prefenvs.teacher import Teacher
@@ -137,17 +136,15 @@ def check(tables: Tables) -> Verdict:
     gold, drop = ({arm: at_end(tables, arm, column) for arm in tables} for column in ("gold", "drop"))
     gains = np.sort([gold[ours] - gold[theirs] for ours, theirs in CENTRED], axis=0)  # by seed
     return decide(
-        [
-            *(
-                over_seeds(f"gold, par - {arm}", gold["par"] - gold[arm], MARGIN["lead"])
-                for arm in ("vanilla", "min-max", "clip")
-            ),
-            over_seeds("fall of vanilla from its peak", drop["vanilla"], MARGIN["hacked"]),
-            over_seeds("gain of par from its peak", -drop["par"], MARGIN["kept"]),
-            over_seeds("gain by centring, second least", gains[1], MARGIN["centred"]),
-            over_seeds("gold, M=1 - M=10", gold["par M=1"] - gold["par"], MARGIN["references"]),
-            over_seeds("gold, M=10 - M=1", gold["par"] - gold["par M=1"], MARGIN["references"]),
-        ]
+        *(
+            over_seeds(f"gold, par - {arm}", gold["par"] - gold[arm], MARGIN["lead"])
+            for arm in ("vanilla", "min-max", "clip")
+        ),
+        over_seeds("fall of vanilla from its peak", drop["vanilla"], MARGIN["hacked"]),
+        over_seeds("gain of par from its peak", -drop["par"], MARGIN["kept"]),
+        over_seeds("gain by centring, second least", gains[1], MARGIN["centred"]),
+        over_seeds("gold, M=1 - M=10", gold["par M=1"] - gold["par"], MARGIN["references"]),
+        over_seeds("gold, M=10 - M=1", gold["par"] - gold["par M=1"], MARGIN["references"]),
     )
 
 

@@ -23,8 +23,7 @@ from prefenvs.agents.evaluation import evaluate
 from prefenvs.agents.gridded import CHARTS, GridPlanner, GridPolicies, GridPolicy, task_dynamics
 from prefenvs.agents.reward_models import FeatureRegret, FeatureReward, fit_linear, quadratic_features, random_weights
 from prefenvs.metrics import REWARD_METRICS, RewardComparison, Transitions
-from prefenvs.studies._check import Paper, Table, Tables, Verdict, decide, over_seeds
-from prefenvs.studies._tables import curves, means, per_seed
+from prefenvs.studies import Paper, Table, Tables, Verdict, curves, decide, means, over_seeds, per_seed
 from prefenvs.tasks import TASKS
 
 PAPER = Paper(
@@ -132,13 +131,11 @@ def check(tables: Tables) -> Verdict:
     matched, swapped = "partial_return to partial_return", "partial_return to regret"
     first, nearer = (early[a][c] - early[b][c] for a, b, c in ((ours, theirs, "return"), (theirs, ours, "starc")))
     return decide(
-        [
-            over_seeds(f"return, {ours}", returns[ours], MARGIN["good"]),
-            over_seeds(f"return, {ours} - {theirs}", returns[ours] - returns[theirs], MARGIN["lead"]),
-            over_seeds(f"the same from {fewest} labels", first, MARGIN["early"]),
-            over_seeds(f"STARC from {fewest} labels, {theirs} - {ours}", nearer, MARGIN["starc"]),
-            over_seeds(f"return, {matched} - {swapped}", returns[matched] - returns[swapped], MARGIN["matched"]),
-        ]
+        over_seeds(f"return, {ours}", returns[ours], MARGIN["good"]),
+        over_seeds(f"return, {ours} - {theirs}", returns[ours] - returns[theirs], MARGIN["lead"]),
+        over_seeds(f"the same from {fewest} labels", first, MARGIN["early"]),
+        over_seeds(f"STARC from {fewest} labels, {theirs} - {ours}", nearer, MARGIN["starc"]),
+        over_seeds(f"return, {matched} - {swapped}", returns[matched] - returns[swapped], MARGIN["matched"]),
     )
 
 

@@ -21,8 +21,7 @@ from prefenvs.agents.reward_models import fit_linear, linear_model
 from prefenvs.metrics import optimal_policy, policy_return
 from prefenvs.oracles import PartialReturn, Regret, TabularValues
 from prefenvs.segments import JudgedSegments, TorchSegments
-from prefenvs.studies._check import Paper, Table, Tables, Verdict, decide, over_seeds, within
-from prefenvs.studies._tables import means, per_seed
+from prefenvs.studies import Paper, Table, Tables, Verdict, decide, means, over_seeds, per_seed, within
 from prefenvs.tasks.grid.delivery import delivery_world
 from prefenvs.tasks.grid.random_mdp import GAMMA, random_grid, random_lottery_grid
 from prefenvs.tasks.grid.sampling import random_segments
@@ -149,7 +148,7 @@ def check(tables: Tables) -> Verdict:
         estimates.append(
             over_seeds(f"{column} by a constant, regret", per_seed(tables, seeing[0], column), MARGIN["moved"])
         )
-    return decide(estimates)
+    return decide(*estimates)
 
 
 summary = means("near optimal", by=("noise",), across="labels")

@@ -34,8 +34,7 @@ from prefenvs.agents.text.grpo import GRPO_VARIANTS
 from prefenvs.agents.text.preference_pairs import ask_pairs
 from prefenvs.agents.text.rewards import TextPreferenceConfig, learn_reward
 from prefenvs.metrics import best_of_n_curve, best_of_n_kl, peak_to_final_drop
-from prefenvs.studies._check import Paper, Table, Tables, Verdict, decide, over_seeds
-from prefenvs.studies._tables import curves, means, runs
+from prefenvs.studies import Paper, Table, Tables, Verdict, curves, decide, means, over_seeds, runs
 from prefenvs.tasks.text import language_of
 from prefenvs.tasks.text.lm import pretrain
 from prefenvs.teacher import Teacher
@@ -166,7 +165,7 @@ def check(tables: Tables) -> Verdict:
             if bon or method.endswith(str(BETAS[-1])):
                 margin = -MARGIN["ensemble falls" if bon else "GRPO falls"]
                 estimates.append(over_seeds(f"{method}: change from the peak, {arm}", -fall[arm], margin))
-    return decide(estimates)
+    return decide(*estimates)
 
 
 summary = means("gold", "proxy", "kl", by=("method",), last=True)

@@ -14,8 +14,7 @@ import torch
 
 from prefenvs.agents.text.exact import draw_two
 from prefenvs.agents.text.losses import PAIR_LOSSES, PairLogps
-from prefenvs.studies._check import Paper, Table, Tables, Verdict, decide, over_seeds
-from prefenvs.studies._tables import at_end, curves, means
+from prefenvs.studies import Paper, Table, Tables, Verdict, at_end, curves, decide, means, over_seeds
 from prefenvs.tasks.text.enumerable import TextBandit
 from prefenvs.teacher import Teacher, choose, draws_needed
 
@@ -98,12 +97,10 @@ def check(tables: Tables) -> Verdict:
     """Every part of the claim at the largest budget, paired by seed."""
     gold, chosen = ({arm: at_end(tables, arm, column) for arm in tables} for column in ("gold", "chosen"))
     return decide(
-        [
-            over_seeds("fall of chosen, DPO", -chosen["dpo narrow"], MARGIN["falls"]),
-            over_seeds("change of chosen, RPO", chosen["rpo narrow"], MARGIN["stays"]),
-            over_seeds("gold, RPO - DPO, narrow", gold["rpo narrow"] - gold["dpo narrow"], MARGIN["lead"]),
-            over_seeds("gold, DPO - RPO, full coverage", gold["dpo full"] - gold["rpo full"], MARGIN["full"]),
-        ]
+        over_seeds("fall of chosen, DPO", -chosen["dpo narrow"], MARGIN["falls"]),
+        over_seeds("change of chosen, RPO", chosen["rpo narrow"], MARGIN["stays"]),
+        over_seeds("gold, RPO - DPO, narrow", gold["rpo narrow"] - gold["dpo narrow"], MARGIN["lead"]),
+        over_seeds("gold, DPO - RPO, full coverage", gold["dpo full"] - gold["rpo full"], MARGIN["full"]),
     )
 
 

@@ -19,8 +19,7 @@ from prefenvs.metrics import (
     shaping,
     spearman,
 )
-from prefenvs.studies._check import Paper, Table, Tables, Verdict, decide, over_seeds, within
-from prefenvs.studies._tables import means, per_seed
+from prefenvs.studies import Paper, Table, Tables, Verdict, decide, means, over_seeds, per_seed, within
 from prefenvs.tasks.grid.random_mdp import random_sparse_mdp
 from prefenvs.tasks.grid.tabular import TabularMDP
 
@@ -105,7 +104,7 @@ def check(tables: Tables) -> Verdict:
         within("greatest STARC distance of equivalent rewards", largest, MARGIN["equivalent"]),
         within("greatest regret / STARC distance", bound, MARGIN["bound"]),
     ]
-    return decide(estimates)
+    return decide(*estimates)
 
 
 summary = means(by=("kind",))

@@ -22,8 +22,7 @@ from torch.nn.functional import logsigmoid
 from prefenvs.agents.text.losses import PAIR_LOSSES, PairLogps
 from prefenvs.agents.text.policy_losses import ppo_token_loss
 from prefenvs.metrics import group_mass
-from prefenvs.studies._check import Paper, Table, Tables, Verdict, decide, over_seeds
-from prefenvs.studies._tables import at_end, curves, means
+from prefenvs.studies import Paper, Table, Tables, Verdict, at_end, curves, decide, means, over_seeds
 from prefenvs.tasks.text.enumerable import TextBandit
 
 PAPER = Paper(
@@ -156,14 +155,12 @@ def check(tables: Tables) -> Verdict:
     milder, sft = last("dpo", "chosen", "on on") - last("dpo", "chosen"), last("iterative_rpo", "mass unseen")
     order = [("ppo", "flex_dpo"), ("ppo", "iterative_rpo"), ("flex_dpo", "dpo"), ("iterative_rpo", "dpo")]
     return decide(
-        [
-            over_seeds("fall of rejected before chosen rise, DPO [nats]", last("dpo", "fall"), MARGIN["fall"]),
-            over_seeds("share of seeds whose chosen fall, DPO", last("dpo", "chosen") < 0, MARGIN["share"]),
-            over_seeds("unseen mass, DPO", last("dpo", "mass unseen"), MARGIN["unseen"]),
-            over_seeds("unseen mass, DPO with SFT", sft, MARGIN["unseen with sft"], at_most=True),
-            over_seeds("change of chosen, DPO, on - off policy [nats]", milder, MARGIN["milder"]),
-            *(over_seeds(f"gold, {a} - {b}", last(a, "gold") - last(b, "gold"), MARGIN["order"]) for a, b in order),
-        ]
+        over_seeds("fall of rejected before chosen rise, DPO [nats]", last("dpo", "fall"), MARGIN["fall"]),
+        over_seeds("share of seeds whose chosen fall, DPO", last("dpo", "chosen") < 0, MARGIN["share"]),
+        over_seeds("unseen mass, DPO", last("dpo", "mass unseen"), MARGIN["unseen"]),
+        over_seeds("unseen mass, DPO with SFT", sft, MARGIN["unseen with sft"], at_most=True),
+        over_seeds("change of chosen, DPO, on - off policy [nats]", milder, MARGIN["milder"]),
+        *(over_seeds(f"gold, {a} - {b}", last(a, "gold") - last(b, "gold"), MARGIN["order"]) for a, b in order),
     )
 
 

@@ -26,11 +26,11 @@ def test_the_whole_interval_has_to_reach_the_margin(low, high, outcome):
 
 def test_one_estimate_that_fails_is_enough_and_one_undecided_keeps_the_claim_from_holding():
     good, unclear, bad = exact("a", 1.0), Estimate("b", 0.0, -1.0, 1.0), exact("c", -1.0)
-    assert decide([good, good]).outcome == "holds"
-    assert decide([good, unclear]).outcome == "undecided"
-    assert decide([good, unclear, bad]).outcome == "fails"
+    assert decide(good, good).outcome == "holds"
+    assert decide(good, unclear).outcome == "undecided"
+    assert decide(good, unclear, bad).outcome == "fails"
     with pytest.raises(ValueError, match="at least one estimate"):
-        decide([])
+        decide()
 
 
 def test_an_error_within_its_tolerance_holds():

@@ -16,8 +16,7 @@ from prefenvs.studies._study import fixed_hash, making_hash, statement
 
 STUDY = '''"""Two coins, tossed."""
 
-from prefenvs.studies._check import Paper, decide, over_seeds
-from prefenvs.studies._tables import per_seed
+from prefenvs.studies import Paper, decide, over_seeds, per_seed
 
 PAPER = Paper(card="00", name="coins", title="Coins", authors="Nobody", year=2026)
 CLAIM = "Ours scores at least one more than theirs."
@@ -39,7 +38,7 @@ def run(arm, seed, scale):
 
 def check(tables):
     ours, theirs = (per_seed(tables, arm, "score") for arm in SCORES)
-    return decide([over_seeds("lead", ours - theirs, MARGIN["lead"])])
+    return decide(over_seeds("lead", ours - theirs, MARGIN["lead"]))
 '''
 
 
@@ -116,7 +115,7 @@ def test_bad_usage_is_told_from_a_failed_claim(study, flags, message, capsys, tm
 def test_tables_are_kept_while_the_code_that_makes_them_is_the_same(study, tmp_path):
     folder, _ = conduct("coins", "smoke", tmp_path)
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("table.json")}
-    study("decide([over", "decide([over_seeds('again', theirs - ours), over")
+    study("decide(over", "decide(over_seeds('again', theirs - ours), over")
     same, second = conduct("coins", "smoke", tmp_path, seeds=3)
     assert same == folder
     assert second["seeds"] == [0, 1, 2]
@@ -154,7 +153,7 @@ def test_the_hash_is_of_what_is_fixed_and_not_of_how_it_is_written(old, new, ame
 
 
 def test_what_makes_tables_is_all_but_the_functions_that_read_them():
-    assert making_hash(STUDY.replace("decide([", "print() or decide([")) == making_hash(STUDY)
+    assert making_hash(STUDY.replace("decide(", "print() or decide(")) == making_hash(STUDY)
     assert making_hash(STUDY + "\n\nsummary = means()\n") == making_hash(STUDY)
     assert making_hash(STUDY.replace("0.1 * seed", "0.2 * seed")) != making_hash(STUDY)
 
