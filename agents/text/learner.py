@@ -155,7 +155,9 @@ class TextLearner:
         self.num_timesteps = 0 if reset_num_timesteps else self.num_timesteps
         self._total_timesteps = self.num_timesteps + total_timesteps
         if self._logger is None:
-            self._logger = configure_logger(self.verbose, self.tensorboard_log, tb_log_name, reset_num_timesteps)
+            silent = not self.verbose and self.tensorboard_log is None  # where SB3 would leave an empty folder
+            logger = (self.verbose, self.tensorboard_log, tb_log_name, reset_num_timesteps)
+            self._logger = Logger(None, []) if silent else configure_logger(*logger)
         parts = [_as_callback(callback), *([ProgressBar()] if progress_bar else [])]
         calls = CallbackList([part for part in parts if part is not None])
         calls.init_callback(self)  # type: ignore[arg-type]

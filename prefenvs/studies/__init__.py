@@ -2,8 +2,8 @@
 
 A study has `PAPER`, `CLAIM`, `MARGIN`, `PARTS`, `TESTS` and `SEEDS`, written as literals, and `arms(scale)`, `run(arm,
 seed, scale)` and `check(tables)`; also `draw(tables, figure)` and `summary(tables)`, if its page has a figure or a
-table of its own. Its docstring is the page's protocol. `check` gives a verdict on any tables with the arms' names. What studies are
-written with is imported from here.
+table of its own. Its docstring is the page's protocol. `check` gives a verdict on any tables with the arms' names. What
+a study is written with is imported from here.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from prefenvs.studies._check import Table as Table
 from prefenvs.studies._check import Tables as Tables
 from prefenvs.studies._check import Verdict as Verdict
 from prefenvs.studies._check import decide as decide
+from prefenvs.studies._check import lead as lead
 from prefenvs.studies._check import over_seeds as over_seeds
 from prefenvs.studies._check import within as within
 from prefenvs.studies._tables import at_end as at_end

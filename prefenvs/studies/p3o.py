@@ -14,24 +14,9 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
-import torch
-from stable_baselines3.common.logger import Logger
 
-from prefenvs.agents.text.direct import DirectAlignment, DirectConfig
-from prefenvs.agents.text.exact import (
-    ExactCurve,
-    TableReward,
-    completion_probabilities,
-    draw_answered_pairs,
-    fit_reward_table,
-    one_hot,
-    standardised,
-)
-from prefenvs.agents.text.p3o import P3O, P3OConfig
-from prefenvs.agents.text.ppo import TokenPPO, TokenPPOConfig
-from prefenvs.agents.text.preference_pairs import PreferencePairs
-from prefenvs.agents.text.rloo import RLOO, RLOOConfig
-from prefenvs.studies import Paper, Table, Tables, Verdict, curves, decide, means, over_seeds, per_seed, within
+from prefenvs.agents.text import P3O, RLOO, DirectAlignment, P3OConfig, RLOOConfig, TokenPPO, TokenPPOConfig, exact
+from prefenvs.studies import Paper, Table, Tables, Verdict, curves, decide, lead, means, over_seeds, per_seed, within
 from prefenvs.tasks.text.enumerable import TextEnum
 from prefenvs.tasks.text.lm import Tabular
 from prefenvs.teacher import Teacher
@@ -78,46 +63,39 @@ def arms(scale: str) -> tuple[str, ...]:
 def run(arm: str, seed: int, scale: str) -> Table:
     """A row a checkpoint; `matched` is the mean gold of the run at KLS."""
     task, rng = TextEnum(), np.random.default_rng(seed)
-    language, gold = task.language, task.reward_table()
-    policy = Tabular(language.prompt_tokens, language.vocab_size, language.max_new_tokens, seed=seed)
-    law = completion_probabilities(policy, task)
-    answered = draw_answered_pairs(law, gold, PAIRS, Teacher(beta=1.0, scale="raw"), rng)
-    rewards = fit_reward_table(*answered, one_hot(*gold.shape), ridge=RIDGE)
+    policy, gold = Tabular.of(task.language, seed=seed), task.reward_table()
+    law = exact.completion_probabilities(policy, task)
+    answers = exact.draw_answered_pairs(law, gold, PAIRS, Teacher(beta=1.0, scale="raw"), rng)
+    rewards = exact.fit_reward_table(*answers, exact.one_hot(*gold.shape), ridge=RIDGE)
     offsets = rng.normal(0.0, OFFSET_SD, (len(law), 1)) * arm.endswith("moved")
     # On a grid on which float32 adds without rounding: what is left of an offset is the method's doing.
     rewards = (np.round(GRID * rewards) + np.round(GRID * offsets)) / GRID
-    learner, size = make_learner(arm, seed, policy, task, rewards, answered)
-    steps = DPO_STEPS if arm == "dpo" else 1
-    exact = ExactCurve(policy, task, EVERY * steps, gold=standardised(law, gold))
-    learner.learn(size * steps * ROLLOUTS[scale], exact)
-    rows = exact.table(KLS[scale])
-    matched = [rows[0][f"gold at {kl}"] for kl in KLS[scale]]
-    return [{**row, "matched": sum(matched) / len(matched)} for row in rows]
+    learner = make_learner(arm, task, policy, rewards, answers, seed)
+    pace, size = (DPO_STEPS, COMPLETIONS // 2) if arm == "dpo" else (1, COMPLETIONS)
+    curve = exact.ExactCurve(policy, task, pace * EVERY, gold=exact.standardised(law, gold))
+    learner.learn(pace * size * ROLLOUTS[scale], curve)
+    rows = curve.table(KLS[scale])
+    return [{**row, "matched": sum(row[f"gold at {kl}"] for kl in KLS[scale]) / len(KLS[scale])} for row in rows]
 
 
-def make_learner(arm: str, seed: int, policy: Any, task: Any, rewards: np.ndarray, answered: Any) -> tuple[Any, int]:
-    """The learner of an arm with its reward or its pairs, and what an iteration of it counts."""
+def make_learner(arm: str, task: TextEnum, policy: Tabular, rewards: np.ndarray, answers: Any, seed: int) -> Any:
+    """The learner of an arm with its reward or its pairs."""
     method, _, passes = arm.removesuffix(" moved").partition(" x")
     envs = gym.make_vec("prefenvs/TextEnum-v0", num_envs=COMPLETIONS, view="completion")
-    common: dict[str, Any] = {"seed": seed, "device": "cpu"}
     if method == "dpo":
-        prompt, chosen, rejected = map(torch.as_tensor, answered)
-        shown, listed = torch.as_tensor(task.language.prompt_tokens), torch.as_tensor(task.completions())
-        pairs = PreferencePairs(shown[prompt], listed[chosen], listed[rejected], torch.ones(PAIRS))
-        config: Any = DirectConfig(DPO_RATE, batch_size=COMPLETIONS // 2, options={"beta": DPO_BETA})
-        learner: Any = DirectAlignment(policy, envs, pairs=pairs, config=config, **common)
-    else:
-        cls, make, own = ONLINE[method]
-        config = make(learning_rate=RATE, beta=BETA, epochs=int(passes), **own)
-        learner = cls(policy, envs, reward=TableReward(task, rewards), config=config, **common)
-    learner.set_logger(Logger(None, []))
-    return learner, COMPLETIONS // 2 if method == "dpo" else COMPLETIONS
+        config: Any = DirectAlignment.config_class(DPO_RATE, batch_size=COMPLETIONS // 2, options={"beta": DPO_BETA})
+        pairs = exact.listed_pairs(task, *answers)
+        return DirectAlignment(policy, envs, pairs=pairs, config=config, seed=seed, device="cpu")
+    learner, make, own = ONLINE[method]
+    config = make(learning_rate=RATE, beta=BETA, epochs=int(passes), **own)
+    return learner(policy, envs, reward=exact.TableReward(task, rewards), config=config, seed=seed, device="cpu")
 
 
 def check(tables: Tables) -> Verdict:
     """Leads at the same KLs, and what offsets change."""
     gold = {arm: per_seed(tables, arm, "matched") for arm in tables}
     leads = (("p3o x1", "ppo x1"), ("p3o x4", "ppo x4"), ("p3o joint x4", "ppo x4"))
+    fall = {arm: gold[arm] - gold[f"{arm} moved"] for arm in ("ppo x1", "ppo x4")}
     changes = [
         abs(one[key] - other[key])
         for arm in ("p3o x1", "p3o x4", "p3o joint x4")
@@ -126,13 +104,10 @@ def check(tables: Tables) -> Verdict:
         for key in ("kl", "gold")
     ]
     return decide(
-        *(over_seeds(f"gold, {a} - {b}", gold[a] - gold[b], MARGIN["lead"]) for a, b in leads),
-        over_seeds("gold, p3o x1 - dpo", gold["p3o x1"] - gold["dpo"], MARGIN["dpo"]),
+        *(lead("gold", gold, ours, theirs, MARGIN["lead"]) for ours, theirs in leads),
+        lead("gold", gold, "p3o x1", "dpo", MARGIN["dpo"]),
         within("greatest change of P3O by offsets", max(changes), MARGIN["same"]),
-        *(
-            over_seeds(f"fall of {arm} by offsets", gold[arm] - gold[f"{arm} moved"], MARGIN["drop"])
-            for arm in ("ppo x1", "ppo x4")
-        ),
+        *(over_seeds(f"fall of {arm} by offsets", fall[arm], MARGIN["drop"]) for arm in fall),
     )
 
 

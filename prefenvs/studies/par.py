@@ -14,18 +14,9 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
-from stable_baselines3.common.logger import Logger
 
-from prefenvs.agents.text.exact import (
-    ExactCurve,
-    TableReward,
-    completion_probabilities,
-    draw_answered_pairs,
-    fit_reward_table,
-    standardised,
-)
-from prefenvs.agents.text.ppo import TokenPPO, TokenPPOConfig
-from prefenvs.studies import Paper, Table, Tables, Verdict, at_end, curves, decide, means, over_seeds
+from prefenvs.agents.text import TokenPPO, TokenPPOConfig, exact
+from prefenvs.studies import Paper, Table, Tables, Verdict, at_end, curves, decide, lead, means, over_seeds
 from prefenvs.tasks.text.enumerable import TextEnum
 from prefenvs.tasks.text.lm import Tabular
 from prefenvs.teacher import Teacher
@@ -87,48 +78,26 @@ def arms(scale: str) -> tuple[str, ...]:
 
 def run(arm: str, seed: int, scale: str) -> Table:
     """A row a checkpoint, with the run's fall from its peak and its gold at KLS."""
-    task = TextEnum()
-    language, pairs = task.language, pair_counts(task)
-    policy = Tabular(language.prompt_tokens, language.vocab_size, language.max_new_tokens, seed=seed)
-    law = completion_probabilities(policy, task)
-    gold = standardised(law, task.reward_table() - REPEATED * np.maximum(pairs - 1, 0).sum(-1))
+    task, pairs = TextEnum(), TextEnum().bigram_counts()
+    policy = Tabular.of(task.language, seed=seed)
+    law = exact.completion_probabilities(policy, task)
+    gold = exact.standardised(law, task.reward_table() - REPEATED * np.maximum(pairs - 1, 0).sum(-1))
     proxy = proxy_reward(task, law, pairs, np.random.default_rng(seed))
-    transform, references, options, beta = SHAPINGS[arm]
-    config = TokenPPOConfig(
-        learning_rate=RATE,
-        critic_learning_rate=CRITIC_RATE,
-        epochs=1,
-        beta=beta,
-        transform=transform,
-        transform_options=options,
-        references=references,
-    )
+    settings = zip(("transform", "references", "transform_options", "beta"), SHAPINGS[arm], strict=True)
+    config = TokenPPOConfig(learning_rate=RATE, critic_learning_rate=CRITIC_RATE, epochs=1, **dict(settings))
     envs = gym.make_vec("prefenvs/TextEnum-v0", num_envs=COMPLETIONS, view="completion")
-    learner = TokenPPO(policy, envs, reward=TableReward(task, proxy), config=config, seed=seed, device="cpu")
-    learner.set_logger(Logger(None, []))
-    exact = ExactCurve(policy, task, EVERY, gold=gold, proxy=proxy)
-    learner.learn(COMPLETIONS * ROLLOUTS[scale], exact)
-    return exact.table(KLS)
-
-
-def pair_counts(task: TextEnum) -> np.ndarray:
-    """(prompts, C, V^2) how often each pair of neighbouring letters stands in each completion, after the prompt."""
-    listed, size = task.completions(), task.language.vocab_size
-    shape = (len(task.language.prompt_tokens), *listed.shape)
-    tokens = np.broadcast_to(listed, shape)
-    last = np.broadcast_to(task.language.prompt_tokens[:, None, -1:], (*shape[:2], 1))
-    kinds = np.where(tokens > 0, size * np.concatenate([last, tokens[..., :-1]], -1) + tokens, -1)
-    return (kinds[..., None] == np.arange(size**2)).sum(-2).astype(float)
+    learner = TokenPPO(policy, envs, reward=exact.TableReward(task, proxy), config=config, seed=seed, device="cpu")
+    curve = exact.ExactCurve(policy, task, EVERY, gold=gold, proxy=proxy)
+    learner.learn(COMPLETIONS * ROLLOUTS[scale], curve)
+    return curve.table(KLS)
 
 
 def proxy_reward(task: TextEnum, law: np.ndarray, pairs: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """(prompts, C) what is learned from answers that look at pairs of letters alone; the reference's mean is 0."""
-    prompts, listed = len(law), task.completions()
-    ids, tokens = np.repeat(np.arange(prompts), len(listed)), np.tile(listed, (prompts, 1))
-    liked = task.factors(ids, tokens)["bigrams"].reshape(law.shape)
     teacher = Teacher(beta=1.0, scale="raw", eps_mistake=0.1)
-    proxy = fit_reward_table(*draw_answered_pairs(law, liked, PAIRS, teacher, rng), pairs, ridge=RIDGE)
-    return proxy - (law * proxy).sum() / prompts
+    answers = exact.draw_answered_pairs(law, task.factor_tables()["bigrams"], PAIRS, teacher, rng)
+    proxy = exact.fit_reward_table(*answers, pairs, ridge=RIDGE)
+    return proxy - (law * proxy).sum() / len(law)
 
 
 def check(tables: Tables) -> Verdict:
@@ -136,10 +105,7 @@ def check(tables: Tables) -> Verdict:
     gold, drop = ({arm: at_end(tables, arm, column) for arm in tables} for column in ("gold", "drop"))
     gains = np.sort([gold[ours] - gold[theirs] for ours, theirs in CENTRED], axis=0)  # by seed
     return decide(
-        *(
-            over_seeds(f"gold, par - {arm}", gold["par"] - gold[arm], MARGIN["lead"])
-            for arm in ("vanilla", "min-max", "clip")
-        ),
+        *(lead("gold", gold, "par", arm, MARGIN["lead"]) for arm in ("vanilla", "min-max", "clip")),
         over_seeds("fall of vanilla from its peak", drop["vanilla"], MARGIN["hacked"]),
         over_seeds("gain of par from its peak", -drop["par"], MARGIN["kept"]),
         over_seeds("gain by centring, second least", gains[1], MARGIN["centred"]),

@@ -52,11 +52,30 @@ class EnumerableText(TextTask):
 
     def reward_table(self) -> np.ndarray:
         """(prompts, C) true reward of every completion of every prompt."""
-        listed = self.completions()
-        prompts = self.prompts("all")
-        return self.rewards(np.repeat(prompts, len(listed)), np.tile(listed, (len(prompts), 1))).reshape(
-            len(prompts), -1
-        )
+        prompts, tokens = self._every_one()
+        return self.rewards(prompts, tokens).reshape(len(self.prompts("all")), -1)
+
+    def factor_tables(self) -> dict[str, np.ndarray]:
+        """(prompts, C) of each factor of the true reward."""
+        factors = self.factors(*self._every_one())
+        return {name: values.reshape(len(self.prompts("all")), -1) for name, values in factors.items()}
+
+    def bigram_counts(self) -> np.ndarray:
+        """(prompts, C, V^2) how often each pair of neighbouring tokens is in each completion, after the prompt's last.
+
+        The end counts as none. Column V * before + after.
+        """
+        prompts, tokens = self._every_one()
+        size = self.language.vocab_size
+        before = np.concatenate([self.language.prompt_tokens[prompts, -1:], tokens[:, :-1]], 1)
+        kinds = np.where(tokens > 0, size * before + tokens, -1)
+        counts = (kinds[..., None] == np.arange(size**2)).sum(1).astype(float)
+        return counts.reshape(len(self.prompts("all")), -1, size**2)
+
+    def _every_one(self) -> tuple[np.ndarray, np.ndarray]:
+        """Prompts (prompts * C,) and completions (prompts * C, T), all of the first prompt first."""
+        prompts, listed = self.prompts("all"), self.completions()
+        return np.repeat(prompts, len(listed)), np.tile(listed, (len(prompts), 1))
 
     def answers(self, prompt_ids: np.ndarray) -> np.ndarray:
         """(n, T) the best completion of each prompt (n,)."""

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
+from prefenvs.tasks.text.language import Language
 from prefenvs.tasks.text.lm.sampling import Completions, completion_mask, draw_completions, token_logprobs
 
 LARGEST = 1_000_000
@@ -20,7 +23,7 @@ class Tabular(nn.Module):
         >>> import torch
         >>> from prefenvs.tasks.text import language_of
         >>> language = language_of("TextEnum")
-        >>> model = Tabular(language.prompt_tokens, language.vocab_size, language.max_new_tokens)
+        >>> model = Tabular.of(language)
         >>> prompts = torch.from_numpy(language.prompt_tokens)
         >>> written = model.sample(prompts, max_new_tokens=4, rng=torch.Generator().manual_seed(0))
         >>> torch.equal(written.logprobs, model.logprobs(prompts, written.tokens))
@@ -70,6 +73,11 @@ class Tabular(nn.Module):
         self.offsets = [sum(begun[:t]) for t in range(max_new_tokens + 2)]
         rng = torch.Generator().manual_seed(seed)
         self.table = nn.Parameter(sd * torch.randn(len(prompts), self.offsets[-2], vocab_size, generator=rng))
+
+    @classmethod
+    def of(cls, language: Language, **settings: Any) -> Tabular:
+        """A table for every prompt and completion of a task's language; settings are those of the constructor."""
+        return cls(language.prompt_tokens, language.vocab_size, language.max_new_tokens, **settings)
 
     def hidden(self, prompts: Tensor, completions: Tensor) -> Tensor:
         """(n, T + 1, width) one-hot of the prompt and the t tokens of the completion, t = 0..T."""

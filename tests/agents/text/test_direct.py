@@ -24,7 +24,7 @@ def envs(**settings):
 
 
 def table(seed=0):
-    return Tabular(LANGUAGE.prompt_tokens, LANGUAGE.vocab_size, LANGUAGE.max_new_tokens, seed=seed)
+    return Tabular.of(LANGUAGE, seed=seed)
 
 
 def reward(prompts, completions):

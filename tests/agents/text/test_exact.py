@@ -75,7 +75,7 @@ def test_standardised_rewards_have_mean_0_and_variance_1_under_the_policy():
 def test_a_curve_notes_the_policy_as_it_is_and_stays_with_its_beginning():
     task = TextBandit()
     language, gold = task.language, task.reward_table()
-    policy = Tabular(language.prompt_tokens, language.vocab_size, language.max_new_tokens)
+    policy = Tabular.of(language)
     before = completion_probabilities(policy, task)
     curve = ExactCurve(policy, task, every=2, gold=gold)
     with torch.no_grad():
@@ -121,7 +121,7 @@ def test_a_tree_of_logits_gives_each_completion_the_product_of_its_steps(vocab_s
 def test_a_tree_is_a_tabular_language_model(make):
     task = make()
     language = task.language
-    model = Tabular(language.prompt_tokens, language.vocab_size, language.max_new_tokens, seed=1)
+    model = Tabular.of(language, seed=1)
     size, steps = language.vocab_size, language.max_new_tokens
     codes = []  # the beginnings without an end among those of the table
     for t in range(steps):
@@ -133,7 +133,7 @@ def test_a_tree_is_a_tabular_language_model(make):
 
 def test_the_table_of_a_curve_has_the_fall_from_the_peak_and_gold_at_kls_between_its_rows():
     task = TextBandit()
-    policy = Tabular(task.language.prompt_tokens, task.language.vocab_size, task.language.max_new_tokens)
+    policy = Tabular.of(task.language)
     curve = ExactCurve(policy, task, every=1, gold=task.reward_table())
     curve.rows = [{"iteration": i, "kl": float(i), "gold": gold} for i, gold in enumerate([0.0, 3.0, 2.0])]
     rows = curve.table((0.5, 1.5))

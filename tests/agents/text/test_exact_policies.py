@@ -25,7 +25,7 @@ REWARDS = {name: torch.as_tensor(task.reward_table(), dtype=torch.float32) for n
 
 def table(name="TextBandit"):
     language = TASKS[name].language
-    return Tabular(language.prompt_tokens, language.vocab_size, language.max_new_tokens)
+    return Tabular.of(language)
 
 
 def envs(name="TextBandit", num_envs=64, **settings):

@@ -29,7 +29,7 @@ def envs(num_envs=32, **settings):
 
 
 def table(seed=0):
-    return Tabular(LANGUAGE.prompt_tokens, LANGUAGE.vocab_size, LANGUAGE.max_new_tokens, seed=seed)
+    return Tabular.of(LANGUAGE, seed=seed)
 
 
 def decoder():

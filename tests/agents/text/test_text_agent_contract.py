@@ -33,7 +33,7 @@ SETTINGS = {
 
 def table(seed=0):
     language = TASK.language
-    return Tabular(language.prompt_tokens, language.vocab_size, language.max_new_tokens, seed=seed)
+    return Tabular.of(language, seed=seed)
 
 
 def envs():

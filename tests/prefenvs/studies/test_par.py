@@ -1,5 +1,6 @@
 import numpy as np
 
+from prefenvs.agents.text.exact import completion_probabilities
 from prefenvs.studies import par as study
 from prefenvs.tasks.text.enumerable import TextEnum
 from prefenvs.tasks.text.lm import Tabular
@@ -42,21 +43,10 @@ def test_exchanged_arms_do_not_hold():
         assert study.check({**found, "par": found[other], other: found["par"]}).outcome == "fails"
 
 
-def test_pairs_are_counted_from_the_prompt_s_last_letter_on_and_the_end_is_none():
-    task = TextEnum()
-    counts, listed = study.pair_counts(task), task.completions().tolist()
-    a, b, c = 1, 2, 3
-    prompt = task.language.prompt_tokens[:, -1].tolist().index(b)
-    found = counts[prompt, listed.index([a, a, a, 0])]
-    assert {kind: found[kind] for kind in np.flatnonzero(found)} == {4 * b + a: 1, 4 * a + a: 2}
-    assert not counts[:, listed.index([0, 0, 0, 0])].any()
-    assert counts[prompt, listed.index([b, c, b, c])][4 * b + c] == 2
-
-
 def test_the_proxy_knows_neither_the_end_nor_what_is_said_again():
     task = TextEnum()
-    policy = Tabular(task.language.prompt_tokens, task.language.vocab_size, task.language.max_new_tokens)
-    law, counts = study.completion_probabilities(policy, task), study.pair_counts(task)
+    policy = Tabular.of(task.language)
+    law, counts = completion_probabilities(policy, task), task.bigram_counts()
     proxy = study.proxy_reward(task, law, counts, np.random.default_rng(0))
     listed = task.completions().tolist()
     prompt = task.language.prompt_tokens[:, -1].tolist().index(1)

@@ -42,6 +42,24 @@ def test_a_reward_of_enum_is_what_its_tables_say():
     np.testing.assert_array_equal(task.factors(np.array([3]), np.zeros((1, 4), int))["finished"], [0.5])
 
 
+def test_pairs_are_counted_from_the_prompt_s_last_letter_on_and_the_end_is_none():
+    task = TextEnum()
+    counts, listed = task.bigram_counts(), task.completions().tolist()
+    a, b, c = 1, 2, 3
+    prompt = task.language.prompt_tokens[:, -1].tolist().index(b)
+    found = counts[prompt, listed.index([a, a, a, 0])]
+    assert {kind: found[kind] for kind in np.flatnonzero(found)} == {4 * b + a: 1, 4 * a + a: 2}
+    assert not counts[:, listed.index([0, 0, 0, 0])].any()
+    assert counts[prompt, listed.index([b, c, b, c])][4 * b + c] == 2
+
+
+@every
+def test_factors_of_all_completions_combine_to_their_rewards(make):
+    task = make()
+    np.testing.assert_allclose(sum(task.factor_tables().values()), task.reward_table(), atol=1e-12)
+    assert tuple(task.factor_tables()) == task.factor_names
+
+
 def test_a_reward_of_length_is_what_its_tables_say():
     task = TextLength()
     worth, flow = task._worth[3], task._flow[3]  # its prompt is "b a"

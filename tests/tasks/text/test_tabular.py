@@ -10,7 +10,7 @@ from prefenvs.tasks.text.lm import Tabular
 
 def made(task, **settings):
     language = task.language
-    return Tabular(language.prompt_tokens, language.vocab_size, language.max_new_tokens, **settings)
+    return Tabular.of(language, **settings)
 
 
 @pytest.mark.parametrize("make", [TextEnum, TextBandit])

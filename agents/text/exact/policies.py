@@ -1,4 +1,4 @@
-"""What policies do on an enumerable task, exactly, and rewards and answers that are tables over its completions."""
+"""What policies do on an enumerable task, exactly."""
 
 from __future__ import annotations
 
@@ -9,13 +9,11 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import logsigmoid
 
 from prefenvs.metrics.kl_frontier import kl_divergence
 from prefenvs.metrics.over_optimisation import OptimisationCurve, gold_at_kl, peak_to_final_drop
 from prefenvs.tasks.text.enumerable import EnumerableText, all_completions
 from prefenvs.tasks.text.lm import LanguageModel
-from prefenvs.teacher import Teacher, choose, draws_needed
 
 
 @torch.no_grad()
@@ -74,6 +72,15 @@ def standardised(law: np.ndarray, rewards: np.ndarray) -> np.ndarray:
     return centred / np.sqrt((weight * centred**2).sum())
 
 
+def share_of_best(law: np.ndarray, rewards: np.ndarray, reference: np.ndarray) -> float:
+    """Expected reward of a policy, 0 for the reference and 1 for the best completion of each prompt; even prompts.
+
+    All are (prompts, C), two of probabilities and one of rewards.
+    """
+    mean, floor = ((p * rewards).sum(1).mean() for p in (law, reference))
+    return float((mean - floor) / (rewards.max(1).mean() - floor))
+
+
 class ExactCurve:
     """A callback of `learn`: what a policy has along its training, exactly.
 
@@ -83,7 +90,7 @@ class ExactCurve:
         >>> from prefenvs.tasks.text.enumerable import TextBandit
         >>> from prefenvs.tasks.text.lm import Tabular
         >>> task = TextBandit()
-        >>> policy = Tabular(task.language.prompt_tokens, task.language.vocab_size, task.language.max_new_tokens)
+        >>> policy = Tabular.of(task.language)
         >>> curve = ExactCurve(policy, task, every=2, gold=task.reward_table())
         >>> envs = gym.make_vec("prefenvs/TextBandit-v0", num_envs=64, view="completion", evaluation=True)
         >>> [row["iteration"] for row in RLOO(policy, envs).learn(64 * 4, curve) and curve.rows]
@@ -127,107 +134,3 @@ class ExactCurve:
         means = {name: float((law * table).sum(1).mean()) for name, table in self.tables.items()}
         kl = float(kl_divergence(law, self.reference).mean())
         self.rows.append({"iteration": self._iterations, "kl": kl, **means})
-
-
-class TableReward:
-    """A reward that is a table over the completions of an enumerable task; learners of text take it as `reward`.
-
-    Example:
-        >>> import torch
-        >>> from prefenvs.tasks.text.enumerable import TextEnum
-        >>> task = TextEnum()
-        >>> reward = TableReward(task, task.reward_table())
-        >>> prompts = torch.from_numpy(task.language.prompt_tokens[:1])
-        >>> bool(float(reward(prompts, torch.from_numpy(task.answers([0])))) == task.reward_table()[0].max())
-        True
-    """
-
-    def __init__(self, task: EnumerableText, rewards: np.ndarray) -> None:
-        """Pay `rewards` (prompts, C), a column for each of `task.completions()`."""
-        self.rewards = torch.as_tensor(rewards)
-        self._size = task.language.vocab_size
-        self._prompt = self._places(torch.as_tensor(task.language.prompt_tokens))
-        self._completion = self._places(torch.as_tensor(task.completions()))
-
-    def __call__(self, prompts: Tensor, completions: Tensor) -> Tensor:
-        """(n,) rewards of completions (n, T) of prompts (n, P)."""
-        return self.rewards[self._prompt[self._code(prompts)], self._completion[self._code(completions)]]
-
-    def _places(self, listed: Tensor) -> Tensor:
-        """(V^t,) which of the listed (m, t) has a code; -1 for none."""
-        places = torch.full((self._size ** listed.shape[1],), -1)
-        places[self._code(listed)] = torch.arange(len(listed))
-        return places
-
-    def _code(self, tokens: Tensor) -> Tensor:
-        return (tokens * self._size ** torch.arange(tokens.shape[1])).sum(1)
-
-
-def draw_two(law: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """(n, 2) numbers of two outcomes drawn without replacement from each of n distributions (n, C).
-
-    The greatest of log-probability plus Gumbel noise: Kool et al. 2019, arXiv:1903.06059.
-    """
-    return np.argsort(-(np.log(law) + rng.gumbel(size=law.shape)), axis=1)[:, :2]
-
-
-def draw_answered_pairs(
-    law: np.ndarray, scores: np.ndarray, n: int, teacher: Teacher, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Pairs of different completions of a prompt, drawn by a policy and answered by a teacher who sees their scores.
-
-    Args:
-        law: (prompts, C) probabilities by which both are drawn, without replacement; prompts are drawn evenly.
-        scores: (prompts, C) what the teacher cares about, in its own unit.
-        n: pairs.
-        teacher: with neither skips nor ties.
-        rng: of pairs and answers.
-
-    Returns:
-        (n,) prompts, and the (n,) numbers of the chosen and of the rejected completion.
-    """
-    prompt = rng.integers(len(law), size=n)
-    one, other = draw_two(law[prompt], rng).T
-    shown = np.stack([scores[prompt, one], scores[prompt, other]], axis=1)
-    first = choose(teacher, shown, rng.random((n, draws_needed(2))))[:, 0] == 1
-    return prompt, np.where(first, one, other), np.where(first, other, one)
-
-
-def fit_reward_table(
-    prompt: np.ndarray, chosen: np.ndarray, rejected: np.ndarray, features: np.ndarray, *, ridge: float
-) -> np.ndarray:
-    """The reward of greatest Bradley-Terry likelihood that is linear in features, with a normal prior of each weight.
-
-    It minimises -sum log s(r(x, y_w) - r(x, y_l)) + ridge / 2 sum w^2, r(x, y) = w_x . f(x, y), and cannot see what the
-    features do not tell apart. `one_hot(prompts, C)` knows no more of a completion than its own pairs.
-
-    Args:
-        prompt: (n,) numbers of the prompts.
-        chosen: (n,) numbers of the completions.
-        rejected: (n,).
-        features: (prompts, C, d) f.
-        ridge: inverse variance of the prior, above 0: a completion that always won would have infinite reward.
-
-    Returns:
-        (prompts, C) float64 rewards in logits, whose level Bradley-Terry leaves free.
-    """
-    told = torch.as_tensor(features, dtype=torch.float64)
-    rows, apart = torch.as_tensor(prompt), torch.as_tensor(features[prompt, chosen] - features[prompt, rejected])
-    weights = torch.zeros(len(told), told.shape[-1], dtype=torch.float64, requires_grad=True)
-    settings: dict[str, Any] = {"max_iter": 500, "tolerance_grad": 1e-8, "tolerance_change": 0}
-    solver = torch.optim.LBFGS([weights], line_search_fn="strong_wolfe", **settings)
-
-    def closure() -> Tensor:
-        solver.zero_grad()
-        # Divided by n, so that the solver's tolerance is one of a pair.
-        loss = 0.5 * ridge / len(rows) * weights.square().sum() - logsigmoid((apart * weights[rows]).sum(-1)).mean()
-        loss.backward()
-        return loss
-
-    solver.step(closure)
-    return torch.einsum("pcd,pd->pc", told, weights.detach()).numpy()
-
-
-def one_hot(prompts: int, completions: int) -> np.ndarray:
-    """(prompts, C, C) a feature for each completion."""
-    return np.tile(np.eye(completions), (prompts, 1, 1))

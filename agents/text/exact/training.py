@@ -1,0 +1,101 @@
+"""Training with all pairs, or the exact expectation, in each step, of policies that are tables over completions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from prefenvs.agents.text.losses import PairLogps
+from prefenvs.agents.text.policy_losses import ppo_token_loss
+
+
+def descent(
+    optimizer: torch.optim.Optimizer, table: Callable[[], Tensor], loss: Callable[[Tensor], Tensor], steps: int
+) -> Iterator[Tensor]:
+    """Follow the gradient of a loss of a table.
+
+    Args:
+        optimizer: of what the table is made from.
+        table: gives it as it is now, with gradients, say (prompts, C) log-probabilities.
+        loss: of the table, ().
+        steps: how many.
+
+    Yields:
+        The table without gradients before the first step and after each: steps + 1 of them.
+    """
+    for _ in range(steps):
+        now = table()
+        yield now.detach()
+        optimizer.zero_grad()
+        loss(now).backward()
+        optimizer.step()
+    yield table().detach()
+
+
+@dataclass(frozen=True, eq=False)
+class TablePairs:
+    """n pairs of completions by their numbers, which a loss reads from tables of one policy or of several.
+
+    Example:
+        >>> import torch
+        >>> reference = torch.tensor([[0.5, 0.3, 0.2]]).log()
+        >>> first, second = torch.tensor([0]), torch.tensor([1])
+        >>> pairs = TablePairs(reference, prompt=torch.tensor([0]), chosen=first, rejected=second)
+        >>> pairs.read(torch.tensor([[0.6, 0.3, 0.1]]).log()).margin.exp()  # (0.6 / 0.5) / (0.3 / 0.3)
+        tensor([1.2000])
+    """
+
+    reference: Tensor
+    """(prompts, C) log-probabilities in nats."""
+    prompt: Tensor
+    """(n,)."""
+    chosen: Tensor
+    """(n,), or (policies, n) where each policy has other labels."""
+    rejected: Tensor
+    """As `chosen`."""
+    tokens: Tensor | None = None
+    """(C,) number of tokens of each completion; None where all have one."""
+
+    def read(self, logps: Tensor) -> PairLogps:
+        """What losses read of tables (prompts, C), or (policies, prompts, C), whose rows then follow one another."""
+        sides = (self.chosen, self.rejected)
+        now, before = ([self._at(table, side) for side in sides] for table in (logps, self.reference))
+        if self.tokens is None:
+            return PairLogps(*now, *before, *map(torch.ones_like, before))
+        return PairLogps(*now, *before, *(self.tokens[side].flatten() for side in sides))
+
+    def _at(self, table: Tensor, side: Tensor) -> Tensor:
+        each = torch.arange(len(table))[:, None]
+        return (table[each, self.prompt, side] if table.dim() == 3 else table[self.prompt, side]).flatten()
+
+
+class ExactPPO:
+    """The loss of PPO in exact expectation over all completions, with a penalty of the KL to a reference.
+
+    Schulman et al. 2017, eq. 7, arXiv:1707.06347. The policy that writes is renewed every few calls, and its baseline
+    is its own mean.
+    """
+
+    def __init__(self, reward: Tensor, reference: Tensor, beta: float, steps: int) -> None:
+        """Pay `reward` (prompts, C) less beta log pi/ref, `reference` (prompts, C) log-probabilities in nats.
+
+        Args:
+            reward: in its own unit.
+            reference: in nats.
+            beta: in units of reward a nat.
+            steps: calls until the policy that writes is renewed.
+        """
+        self.reward, self.reference, self.beta, self.steps = reward, reference, beta, steps
+        self._calls = 0
+
+    def __call__(self, logps: Tensor) -> Tensor:
+        """() mean over prompts, of (prompts, C) log-probabilities."""
+        if self._calls % self.steps == 0:
+            self._old = logps.detach()
+            paid = self.reward - self.beta * (self._old - self.reference)
+            self._advantage = paid - (self._old.exp() * paid).sum(1, keepdim=True)
+        self._calls += 1
+        return (self._old.exp() * ppo_token_loss(logps, self._old, self._advantage)).sum(1).mean()
