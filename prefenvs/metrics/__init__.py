@@ -21,6 +21,7 @@ a learned reward with recorded true ones. Of policies trained on a proxy reward,
 from prefenvs.metrics.correlation import pearson as pearson
 from prefenvs.metrics.correlation import spearman as spearman
 from prefenvs.metrics.group_mass import group_mass as group_mass
+from prefenvs.metrics.group_mass import with_group_mass as with_group_mass
 from prefenvs.metrics.learned_reward import NEED_FUNCTIONS as NEED_FUNCTIONS
 from prefenvs.metrics.learned_reward import REWARD_METRICS as REWARD_METRICS
 from prefenvs.metrics.learned_reward import RewardComparison as RewardComparison

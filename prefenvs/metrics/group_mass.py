@@ -28,3 +28,8 @@ def group_mass(probabilities: np.ndarray, group: np.ndarray, groups: int) -> np.
         )
     member = group[..., None] == np.arange(groups)  # (..., C, G)
     return (np.asarray(probabilities)[..., None] * member).sum(-2)
+
+
+def with_group_mass(probabilities: np.ndarray, group: np.ndarray, mass: np.ndarray) -> np.ndarray:
+    """(..., C) probabilities whose groups have other masses (groups,), and within a group the same proportions."""
+    return probabilities * mass[group] / np.take_along_axis(group_mass(probabilities, group, len(mass)), group, -1)

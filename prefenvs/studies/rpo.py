@@ -12,11 +12,10 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from prefenvs.agents.text.exact import draw_two
-from prefenvs.agents.text.losses import PAIR_LOSSES, PairLogps
+from prefenvs.agents.text import PAIR_LOSSES, exact
 from prefenvs.studies import Paper, Table, Tables, Verdict, at_end, curves, decide, means, over_seeds
 from prefenvs.tasks.text.enumerable import TextBandit
-from prefenvs.teacher import Teacher, choose, draws_needed
+from prefenvs.teacher import Teacher
 
 PAPER = Paper(
     card="08",
@@ -50,47 +49,44 @@ def arms(scale: str) -> tuple[str, ...]:
 def run(arm: str, seed: int, scale: str) -> Table:
     """A row a budget."""
     loss, coverage = arm.split()
-    task = TextBandit()
-    gold = torch.tensor(task.reward_table())  # (prompts, responses)
-    reference = torch.tensor(task.demonstration_logprobs)
-    covered, prompt, chosen, rejected = pairs(gold.numpy(), reference.exp().numpy(), COVERED[coverage], seed)
-    rng = torch.Generator().manual_seed(seed)
-    start = [0.3 * torch.randn(len(side), RANK, generator=rng, dtype=torch.float64) for side in (gold, gold.T)]
+    task, rng = TextBandit(), torch.Generator().manual_seed(seed)
+    gold, reference = map(torch.tensor, (task.reward_table(), task.demonstration_logprobs))  # (prompts, responses)
+    law = reference.exp()
+    covered, *pairs = shown_pairs(gold.numpy(), law.numpy(), COVERED[coverage], seed)
+    start = [0.3 * torch.randn(side, RANK, generator=rng, dtype=torch.float64) for side in gold.shape]
     weights = [side.clone().requires_grad_() for side in (*start, torch.zeros(gold.shape[1], dtype=torch.float64))]
-    optimizer = torch.optim.Adam(weights, lr=RATE)
+    shown = exact.TablePairs(reference, *pairs)
     options = {"beta": BETA} | ({"eta": ETA} if loss == "rpo" else {})
-    floor, best = (reference.exp() * gold).sum(1).mean(), gold.max(1).values.mean()
+    steps = exact.descent(
+        torch.optim.Adam(weights, lr=RATE),
+        lambda: (reference + weights[0] @ weights[1].T - start[0] @ start[1].T + weights[2]).log_softmax(-1),
+        shown.mean_loss(PAIR_LOSSES[loss], **options),
+        max(BUDGETS[scale]),
+    )
     rows = []
-    for step in range(max(BUDGETS[scale]) + 1):
-        logits = reference + weights[0] @ weights[1].T - start[0] @ start[1].T + weights[2]
-        policy = logits.log_softmax(-1)
-        read = [table[prompt, side] for table in (policy, reference) for side in (chosen, rejected)]
+    for step, logps in enumerate(steps):
         if step in BUDGETS[scale]:
-            p = policy.detach().exp()
+            p, now = logps.exp(), shown.read(logps)
             rows.append(
                 {
                     "budget": step,
-                    "gold": float(((p * gold).sum(1).mean() - floor) / (best - floor)),
-                    "chosen": float((read[0] - read[2]).mean()),
-                    "rejected": float((read[1] - read[3]).mean()),
+                    "gold": exact.share_of_best(p, gold, law),
+                    "chosen": float(now.chosen_ratio.mean()),
+                    "rejected": float(now.rejected_ratio.mean()),
                     "covered": float(p.gather(1, covered).sum(1).mean()),
                 }
             )
-        optimizer.zero_grad()
-        PAIR_LOSSES[loss](PairLogps(*read), **options).mean().backward()
-        optimizer.step()
     return rows
 
 
-def pairs(gold: np.ndarray, law: np.ndarray, covered: int, seed: int) -> tuple[torch.Tensor, ...]:
-    """The (prompts, covered) responses shown, and prompt, chosen and rejected response of each pair, (PAIRS,)."""
+def shown_pairs(gold: np.ndarray, law: np.ndarray, covered: int, seed: int) -> tuple[torch.Tensor, ...]:
+    """The (prompts, covered) responses that may be shown; prompt, chosen and rejected of each pair, (PAIRS,)."""
     rng = np.random.default_rng(seed)
-    shown = rng.permuted(np.tile(np.arange(gold.shape[1]), (len(gold), 1)), axis=1)[:, :covered]
-    prompt = rng.integers(len(gold), size=PAIRS)
-    both = np.take_along_axis(shown[prompt], draw_two(np.take_along_axis(law, shown, 1)[prompt], rng), 1)
-    scores, uniforms = gold[prompt[:, None], both], rng.random((PAIRS, draws_needed(2)))
-    first = choose(Teacher(beta=1.0, scale="raw"), scores, uniforms)[:, 0] == 1
-    return tuple(map(torch.tensor, (shown, prompt, np.where(first, *both.T), np.where(first, *both.T[::-1]))))
+    shown = exact.some_responses(gold.shape, covered, rng)
+    their_law, scores = (np.take_along_axis(table, shown, 1) for table in (law, gold))
+    teacher = Teacher(beta=1.0, scale="raw")
+    prompt, *sides = exact.draw_answered_pairs(their_law, scores, PAIRS, teacher, rng)
+    return tuple(map(torch.tensor, (shown, prompt, *(shown[prompt, side] for side in sides))))
 
 
 def check(tables: Tables) -> Verdict:

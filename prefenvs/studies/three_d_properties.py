@@ -19,9 +19,8 @@ import numpy as np
 import torch
 from torch.nn.functional import logsigmoid
 
-from prefenvs.agents.text.losses import PAIR_LOSSES, PairLogps
-from prefenvs.agents.text.policy_losses import ppo_token_loss
-from prefenvs.metrics import group_mass
+from prefenvs.agents.text import PAIR_LOSSES, exact
+from prefenvs.metrics import group_mass, with_group_mass
 from prefenvs.studies import Paper, Table, Tables, Verdict, at_end, curves, decide, means, over_seeds
 from prefenvs.tasks.text.enumerable import TextBandit
 
@@ -41,10 +40,7 @@ CLAIM = (
 )
 MARGIN = {"fall": 10.0, "share": 0.8, "unseen": 0.2, "unseen with sft": 0.05, "milder": 0.0, "order": 0.0}
 PARTS = ("TextBandit", "pair losses dpo, flex_dpo and iterative_rpo", "ppo_token_loss", "metric group_mass")
-TESTS = (
-    "tests/agents/text/losses/test_card68_3d_properties.py",
-    "tests/prefenvs/metrics/test_card68_group_mass.py",
-)
+TESTS = ("tests/agents/text/losses/test_card68_3d_properties.py", "tests/prefenvs/metrics/test_card68_group_mass.py")
 SEEDS = {"smoke": (0, 1), "full": tuple(range(100, 110))}
 BUDGETS = {"smoke": (0, 10, 30, 100), "full": (0, 3, 10, 30, 100, 200, 500)}
 GROUPS = ("chosen", "rejected", "unseen")
@@ -67,83 +63,43 @@ def run(arm: str, seed: int, scale: str) -> Table:
     loss, *sides = arm.split()
     task, rng = TextBandit(), torch.Generator().manual_seed(seed)
     gold = task.reward_table()  # (prompts, responses)
-    group, prompt, *both = pairs(gold, np.random.default_rng(seed))
-    start = torch.tensor(law(np.exp(task.demonstration_logprobs), group, [side == "on" for side in sides]))
-    weights = fitted(lambda table: -(start * table.log_softmax(-1)).sum(1), gold.shape, rng, *FIT["start"])
-    reference = logits(weights).log_softmax(-1).detach()
-    before = [reference[prompt, side] for side in both]
+    group, prompt, chosen, rejected = pairs(gold, np.random.default_rng(seed))
+    likely = np.array([side == "on" for side in sides] + [sides == ["off", "off"]])
+    mass = np.where(likely, (1 - UNLIKELY * (~likely).sum()) / likely.sum(), UNLIKELY)
+    start = torch.tensor(with_group_mass(np.exp(task.demonstration_logprobs), group, mass))
+    policy = exact.SharedTable(gold.shape, WIDTH, rng)
+    policy.fit(lambda table: -(start * table.log_softmax(-1)).sum(1).mean(), *FIT["start"])
+    reference = policy().log_softmax(-1).detach()
+    shown = exact.TablePairs(reference, *map(torch.tensor, (prompt, chosen, rejected)))
     if loss == "ppo":
-
-        def bradley_terry(table: torch.Tensor) -> torch.Tensor:
-            return -logsigmoid(table[prompt, both[0]] - table[prompt, both[1]])
-
-        reward = logits(fitted(bradley_terry, gold.shape, rng, *FIT["reward"])).detach()
-    floor, best = float((reference.exp().numpy() * gold).sum(1).mean()), gold.max(1).mean()
-    optimizer, tokens = torch.optim.Adam(weights, lr=RATE), 2 * [torch.ones(len(prompt), dtype=torch.float64)]
-    rows, changes = [], np.zeros((max(BUDGETS[scale]) + 1, 2))
-    for step in range(len(changes)):
-        logps = logits(weights).log_softmax(-1)
-        now = [logps[prompt, side] for side in both]
-        changes[step] = [float((a.detach() - b).mean()) for a, b in zip(now, before, strict=True)]
+        reward = exact.SharedTable(gold.shape, WIDTH, rng)
+        reward.fit(lambda table: -logsigmoid(table[prompt, chosen] - table[prompt, rejected]).mean(), *FIT["reward"])
+        objective: Any = exact.ExactPPO(reward().detach(), reference, PPO["beta"], PPO["steps a sample"])
+    else:
+        objective = shown.mean_loss(PAIR_LOSSES[loss], beta=BETA, **OPTIONS[loss])
+    optimizer = torch.optim.Adam(policy.parameters(), lr=RATE)
+    steps = exact.descent(optimizer, lambda: policy().log_softmax(-1), objective, max(BUDGETS[scale]))
+    rows, changes = [], []
+    for step, logps in enumerate(steps):
+        now, p = shown.read(logps), logps.exp().numpy()
+        changes.append((float(now.chosen_ratio.mean()), float(now.rejected_ratio.mean())))
         if step in BUDGETS[scale]:
-            p = logps.detach().exp().numpy()
-            value = ((p * gold).sum(1).mean() - floor) / (best - floor)
-            found = (value, *changes[step], *group_mass(p, group, len(GROUPS)).mean(0))
-            risen = np.append(np.flatnonzero(changes[: step + 1, 0] > 0), step)[0]
-            rows.append({"budget": step, "fall": -float(changes[risen, 1])})
-            rows[-1] |= dict(zip(COLUMNS, map(float, found), strict=True))
-        if loss != "ppo":
-            losses = PAIR_LOSSES[loss](PairLogps(*now, *before, *tokens), beta=BETA, **OPTIONS[loss])
-        else:
-            if step % PPO["steps a sample"] == 0:
-                old = logps.detach()
-                value_less_kl = reward - PPO["beta"] * (old - reference)
-                advantage = value_less_kl - (old.exp() * value_less_kl).sum(1, keepdim=True)
-            losses = (old.exp() * ppo_token_loss(logps, old, advantage)).sum(1)
-        descend(optimizer, losses)
+            value = exact.share_of_best(p, gold, reference.exp().numpy())
+            found = (value, *changes[step], *group_mass(p, group, len(GROUPS)).mean(0).tolist())
+            risen = next((rejected for chosen, rejected in changes if chosen > 0), changes[step][1])
+            rows.append({"budget": step, "fall": -risen, **dict(zip(COLUMNS, found, strict=True))})
     return rows
 
 
 def pairs(gold: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, ...]:
     """(prompts, responses) number of each response's group; prompt, chosen and rejected response of each pair."""
-    shown = rng.permuted(np.tile(np.arange(gold.shape[1]), (len(gold), 1)), axis=1)[:, :SHOWN]
+    shown = exact.some_responses(gold.shape, SHOWN, rng)
     best_first = np.take_along_axis(shown, np.argsort(-np.take_along_axis(gold, shown, 1), axis=1), 1)
     halves, group = np.split(best_first, 2, axis=1), np.full(gold.shape, 2)
     for number, half in enumerate(halves):
         np.put_along_axis(group, half, number, 1)
     prompt = np.repeat(np.arange(len(gold)), PAIRS)
     return group, prompt, *(half[prompt, rng.integers(half.shape[1], size=len(prompt))] for half in halves)
-
-
-def law(demonstrations: np.ndarray, group: np.ndarray, on: list[bool]) -> np.ndarray:
-    """(prompts, responses) the demonstrations' law, with the mass of each group made likely or not."""
-    likely = np.array([*on, not any(on)])
-    mass = np.where(likely, (1 - UNLIKELY * (~likely).sum()) / likely.sum(), UNLIKELY)
-    return demonstrations * mass[group] / np.take_along_axis(group_mass(demonstrations, group, 3), group, 1)
-
-
-def fitted(loss: Any, shape: tuple[int, ...], rng: torch.Generator, steps: int, rate: float) -> list[torch.Tensor]:
-    """Weights of a network of that many prompts and responses whose table of logits has a low loss."""
-    sizes = [(shape[0], WIDTH), (WIDTH, WIDTH), (WIDTH, shape[1])]
-    scales = [1.0, WIDTH**-0.5, WIDTH**-0.5]
-    weights = [s * torch.randn(size, generator=rng, dtype=torch.float64) for s, size in zip(scales, sizes, strict=True)]
-    weights.append(torch.zeros(shape[1], dtype=torch.float64))
-    optimizer = torch.optim.Adam([weight.requires_grad_() for weight in weights], lr=rate)
-    for _ in range(steps):
-        descend(optimizer, loss(logits(weights)))
-    return weights
-
-
-def logits(weights: list[torch.Tensor]) -> torch.Tensor:
-    """(prompts, responses)."""
-    return (weights[0].tanh() @ weights[1]).tanh() @ weights[2] + weights[3]
-
-
-def descend(optimizer: torch.optim.Optimizer, losses: torch.Tensor) -> None:
-    """One step on the mean of losses."""
-    optimizer.zero_grad()
-    losses.mean().backward()
-    optimizer.step()
 
 
 def check(tables: Tables) -> Verdict:
@@ -166,9 +122,7 @@ def check(tables: Tables) -> Verdict:
 
 summary = means("fall", *COLUMNS, last=True)
 draw = curves(
-    ("budget", "chosen"),
-    ("budget", "rejected"),
-    ("budget", "mass unseen"),
+    *(("budget", column) for column in ("chosen", "rejected", "mass unseen")),
     arms=tuple(arm for arm in arms("full") if arm.endswith("off off")),
     xscale="symlog",
     names={"budget": "gradient steps"},

@@ -15,5 +15,6 @@ from prefenvs.agents.text.exact.policies import standardised as standardised
 from prefenvs.agents.text.exact.policies import total_variation as total_variation
 from prefenvs.agents.text.exact.policies import tree_logprobs as tree_logprobs
 from prefenvs.agents.text.exact.training import ExactPPO as ExactPPO
+from prefenvs.agents.text.exact.training import SharedTable as SharedTable
 from prefenvs.agents.text.exact.training import TablePairs as TablePairs
 from prefenvs.agents.text.exact.training import descent as descent

@@ -81,9 +81,9 @@ def answered(both: np.ndarray, scores: np.ndarray, teacher: Teacher, uniforms: n
     return np.take_along_axis(both, np.argsort(-choose(teacher, scores, uniforms), axis=1), 1).T
 
 
-def some_responses(prompts: int, responses: int, count: int, rng: np.random.Generator) -> np.ndarray:
-    """(prompts, count) numbers of different responses to each prompt, drawn evenly: those that pairs may show."""
-    return rng.permuted(np.tile(np.arange(responses), (prompts, 1)), axis=1)[:, :count]
+def some_responses(shape: tuple[int, ...], count: int, rng: np.random.Generator) -> np.ndarray:
+    """(prompts, count) numbers of different responses to each prompt, of (prompts, C): those that pairs may show."""
+    return rng.permuted(np.tile(np.arange(shape[1]), (shape[0], 1)), axis=1)[:, :count]
 
 
 def listed_pairs(task: EnumerableText, prompt: np.ndarray, chosen: np.ndarray, rejected: np.ndarray) -> PreferencePairs:

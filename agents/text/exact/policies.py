@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -14,6 +14,8 @@ from prefenvs.metrics.kl_frontier import kl_divergence
 from prefenvs.metrics.over_optimisation import OptimisationCurve, gold_at_kl, peak_to_final_drop
 from prefenvs.tasks.text.enumerable import EnumerableText, all_completions
 from prefenvs.tasks.text.lm import LanguageModel
+
+Table = TypeVar("Table", np.ndarray, Tensor)
 
 
 @torch.no_grad()
@@ -72,13 +74,14 @@ def standardised(law: np.ndarray, rewards: np.ndarray) -> np.ndarray:
     return centred / np.sqrt((weight * centred**2).sum())
 
 
-def share_of_best(law: np.ndarray, rewards: np.ndarray, reference: np.ndarray) -> float:
+def share_of_best(law: Table, rewards: Table, reference: Table) -> float:
     """Expected reward of a policy, 0 for the reference and 1 for the best completion of each prompt; even prompts.
 
     All are (prompts, C), two of probabilities and one of rewards.
     """
     mean, floor = ((p * rewards).sum(1).mean() for p in (law, reference))
-    return float((mean - floor) / (rewards.max(1).mean() - floor))
+    best = rewards[range(len(rewards)), rewards.argmax(1)].mean()
+    return float((mean - floor) / (best - floor))
 
 
 class ExactCurve:

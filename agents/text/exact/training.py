@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from prefenvs.agents.text.losses import PairLogps
 from prefenvs.agents.text.policy_losses import ppo_token_loss
@@ -33,6 +34,32 @@ def descent(
         loss(now).backward()
         optimizer.step()
     yield table().detach()
+
+
+class SharedTable(nn.Module):
+    """A table (prompts, C) of float64 logits by a network of two tanh layers, which all prompts share.
+
+    Unlike free logits it spills over: what one response gains, responses that were not trained on gain or lose.
+    """
+
+    def __init__(self, shape: tuple[int, ...], width: int, rng: torch.Generator) -> None:
+        """Draw weights of both layers and of the head for (prompts, C); its offsets begin at 0."""
+        super().__init__()
+        prompts, responses = shape
+        sizes = ((prompts, width, 1.0), (width, width, width**-0.5), (width, responses, width**-0.5))
+        weights = [sd * torch.randn(n, m, generator=rng, dtype=torch.float64) for n, m, sd in sizes]
+        self.weights = nn.ParameterList([*weights, torch.zeros(responses, dtype=torch.float64)])
+
+    def forward(self) -> Tensor:
+        """(prompts, C) logits."""
+        first, second, head, offset = self.weights
+        return (first.tanh() @ second).tanh() @ head + offset
+
+    def fit(self, loss: Callable[[Tensor], Tensor], steps: int, rate: float) -> SharedTable:
+        """Lower a loss () of the logits by Adam."""
+        for _ in descent(torch.optim.Adam(self.parameters(), lr=rate), self, loss, steps):
+            pass
+        return self
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,6 +94,10 @@ class TablePairs:
             return PairLogps(*now, *before, *map(torch.ones_like, before))
         return PairLogps(*now, *before, *(self.tokens[side].flatten() for side in sides))
 
+    def mean_loss(self, loss: Callable[..., Tensor], **options: Any) -> Callable[[Tensor], Tensor]:
+        """The mean of a pair loss over the pairs, as a function of (prompts, C) log-probabilities."""
+        return lambda logps: loss(self.read(logps), **options).mean()
+
     def _at(self, table: Tensor, side: Tensor) -> Tensor:
         each = torch.arange(len(table))[:, None]
         return (table[each, self.prompt, side] if table.dim() == 3 else table[self.prompt, side]).flatten()
@@ -79,7 +110,7 @@ class ExactPPO:
     is its own mean.
     """
 
-    def __init__(self, reward: Tensor, reference: Tensor, beta: float, steps: int) -> None:
+    def __init__(self, reward: Tensor, reference: Tensor, beta: float, steps: float) -> None:
         """Pay `reward` (prompts, C) less beta log pi/ref, `reference` (prompts, C) log-probabilities in nats.
 
         Args:

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 
-from prefenvs.metrics import group_mass
+from prefenvs.metrics import group_mass, with_group_mass
 
 
 def test_the_mass_of_chosen_rejected_and_unseen_responses_by_hand():
@@ -28,3 +28,9 @@ def test_the_groups_sum_to_one_whatever_the_order_of_the_responses(seed, groups,
 def test_a_group_that_is_not_counted_is_refused():
     with pytest.raises(ValueError, match=r"from 0 to 3, expected 0 to groups - 1 = 2"):
         group_mass(np.full(4, 0.25), np.arange(4), 3)
+
+
+def test_groups_given_a_mass_have_it_and_keep_their_proportions():
+    policy, group = np.array([[0.1, 0.2, 0.3, 0.4]]), np.array([[0, 1, 2, 1]])
+    changed = with_group_mass(policy, group, np.array([0.5, 0.3, 0.2]))
+    assert_allclose(changed, [[0.5, 0.1, 0.2, 0.2]])
