@@ -20,6 +20,7 @@ from prefenvs.studies._check import over_seeds as over_seeds
 from prefenvs.studies._check import within as within
 from prefenvs.studies._tables import at_end as at_end
 from prefenvs.studies._tables import curves as curves
+from prefenvs.studies._tables import dots as dots
 from prefenvs.studies._tables import means as means
 from prefenvs.studies._tables import per_seed as per_seed
 from prefenvs.studies._tables import runs as runs

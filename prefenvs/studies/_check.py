@@ -123,9 +123,11 @@ def over_seeds(
     return Estimate(name, float(statistic(table.reshape(-1), axis=-1)), low, high, margin, at_most)
 
 
-def lead(what: str, of: Mapping[str, np.ndarray], ours: str, theirs: str, margin: float = 0.0) -> Estimate:
+def lead(
+    what: str, of: Mapping[str, np.ndarray], ours: str, theirs: str, margin: float = 0.0, *, at_most: bool = False
+) -> Estimate:
     """How far an arm is above another, `over_seeds`, of (n,) numbers a seed by arm: "what, ours - theirs"."""
-    return over_seeds(f"{what}, {ours} - {theirs}", of[ours] - of[theirs], margin)
+    return over_seeds(f"{what}, {ours} - {theirs}", of[ours] - of[theirs], margin, at_most=at_most)
 
 
 def bootstrap(table: np.ndarray, rng: np.random.Generator, statistic: Statistic = np.mean) -> tuple[float, float]:

@@ -130,3 +130,29 @@ def curves(
         figure.axes[0].legend(frameon=False, fontsize="small")
 
     return draw
+
+
+def dots(
+    summary: Callable[[Tables], Table], columns: Mapping[str, str], across: str, kinds: Sequence[str]
+) -> Callable[[Tables, Any], None]:
+    """A `draw`: numbers of a summary made with `across`, a row an arm and a colour a kind, by the first of both.
+
+    Args:
+        summary: of the study, with columns such as "gold clean".
+        columns: "gold" and what its axis says, a panel each.
+        across: title of the legend.
+        kinds: "clean" and up to three others.
+    """
+
+    def draw(tables: Tables, figure: Any) -> None:
+        rows = sorted(summary(tables), key=lambda row: row[f"{next(iter(columns))} {kinds[0]}"])
+        panels = figure.subplots(1, len(columns), sharey=True)
+        for panel, (column, label) in zip(panels, columns.items(), strict=True):
+            for kind, marker in zip(kinds, "os^v", strict=False):
+                values = [row[f"{column} {kind}"] for row in rows]
+                panel.plot(values, range(len(rows)), marker, markersize=4, label=kind)
+            panel.set(xlabel=label)
+        panels[0].set_yticks(range(len(rows)), [row["arm"] for row in rows], fontsize=8)
+        panels[0].legend(title=across)
+
+    return draw

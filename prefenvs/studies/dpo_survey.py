@@ -15,15 +15,13 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import torch
 
-from prefenvs.agents.text.exact import draw_two, tree_logprobs
-from prefenvs.agents.text.losses import PAIR_LOSSES, PairLogps
+from prefenvs.agents.text import PAIR_LOSSES, exact
 from prefenvs.metrics.kl_frontier import kl_divergence
-from prefenvs.studies import Paper, Table, Tables, Verdict, decide, means, over_seeds, per_seed
+from prefenvs.studies import Paper, Table, Tables, Verdict, decide, dots, lead, means, over_seeds, per_seed
 from prefenvs.tasks.text.enumerable import TextLength
 from prefenvs.tasks.text.language import completion_mask
-from prefenvs.teacher import Teacher, choose, draws_needed
+from prefenvs.teacher import Teacher, draws_needed
 
 PAPER = Paper(
     card="70",
@@ -83,100 +81,57 @@ def arms(scale: str) -> tuple[str, ...]:
 def run(arm: str, seed: int, scale: str) -> Table:
     """A row for each kind of labels, with the setting that the validation prompts chose."""
     task, rng = TextLength(), np.random.default_rng(seed)
-    gold, listed, steps = task.reward_table(), task.completions(), task.language.max_new_tokens
-    tokens = completion_mask(listed, task.language.eos, task.language.pad).sum(1)
-    beginnings = sum((task.language.vocab_size - 1) ** t for t in range(steps))
-    start = torch.tensor(task.demonstration_logprobs, dtype=torch.float32)[:, None].repeat(
-        1, beginnings, 1
-    )  # (prompts, N, V)
-    reference = tree_logprobs(start, steps)
-    law = reference.double().exp().numpy()
-    mean = (law * gold).sum(1, keepdims=True)
-    gold = (gold - mean) / np.sqrt((law * (gold - mean) ** 2).sum(1).mean())
-    prompt, sides = labelled(gold, tokens, law, rng)
-
-    grid = {key: value for key, value in GRIDS[arm].items() if isinstance(value, tuple)}
-    settings = len(next(iter(grid.values())))
-    policies = len(LABELS) * settings  # one after another: all settings of the first kind of labels, then the next
-    each = torch.arange(policies)[:, None]
-    pair = [torch.tensor(side.repeat(settings, axis=0)) for side in sides]  # (policies, pairs), chosen and rejected
-    options = dict(GRIDS[arm])
-    for key, values in grid.items():
-        options[key] = torch.tensor(values).tile(len(LABELS)).repeat_interleave(len(prompt))
-    held = [reference[prompt, side].flatten() for side in pair]
-    lengths = [torch.tensor(tokens)[side].flatten() for side in pair]
-    tables = start.repeat(policies, 1, 1, 1).requires_grad_()
-    optimizer = torch.optim.Adam([tables], lr=RATE, fused=True)
-    for _ in range(STEPS[scale]):
-        logps = tree_logprobs(tables, steps)
-        now = [logps[each, prompt, side].flatten() for side in pair]
-        loss = PAIR_LOSSES[arm](PairLogps(*now, *held, *lengths), **options)
-        optimizer.zero_grad()
-        loss.sum().backward()
-        optimizer.step()
-
-    logps = tree_logprobs(tables.detach(), steps)
-    chosen = (logps[each, prompt, pair[0]].flatten() - held[0]).reshape(policies, -1).mean(1).numpy()
-    p = logps.double().exp().numpy()  # (policies, prompts, completions)
-    read = {"gold": (p * gold).sum(2), "length": (p * tokens).sum(2), "kl": kl_divergence(p, law)}
+    gold, length = task.reward_table(), task.language.max_new_tokens
+    tokens = completion_mask(task.completions(), task.language.eos, task.language.pad).sum(1)
+    start = exact.memoryless_tree(task.demonstration_logprobs, length)
+    law = exact.tree_logprobs(start, length).double().exp().numpy()
+    gold = gold - (law * gold).sum(1, keepdims=True)
+    gold = gold / np.sqrt((law * gold**2).sum(1).mean())
+    pairs = labelled(gold, tokens, law, rng)
+    logps, changes = exact.train_grid(
+        PAIR_LOSSES[arm], GRIDS[arm], start, length, pairs, tokens, steps=STEPS[scale], rate=RATE
+    )
+    p = logps.double().exp().numpy()  # (kinds of labels, settings, prompts, completions)
+    read = {"gold": (p * gold).sum(-1), "length": (p * tokens).sum(-1), "kl": kl_divergence(p, law)}
     validation, test = np.split(rng.permutation(len(gold)), 2)
-    best = read["gold"][:, validation].mean(1).reshape(len(LABELS), settings).argmax(1)
+    best = read["gold"][..., validation].mean(-1).argmax(1)
     rows = []
-    for number, (kind, setting) in enumerate(zip(LABELS, best, strict=True)):
-        policy = number * settings + setting
-        found = {key: float(value[policy, test].mean()) for key, value in read.items()}
-        rows.append({"labels": kind, "setting": int(setting), **found, "chosen": float(chosen[policy])})
+    for kind, setting in enumerate(best.tolist()):
+        found = {key: float(value[kind, setting, test].mean()) for key, value in read.items()}
+        rows.append({"labels": LABELS[kind], "setting": setting, **found, "chosen": float(changes[kind, setting])})
     return rows
 
 
-def labelled(
-    gold: np.ndarray, tokens: np.ndarray, law: np.ndarray, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
-    """(pairs,) prompt of each pair, and its chosen and rejected completions (2, kinds of labels, pairs)."""
+def labelled(gold: np.ndarray, tokens: np.ndarray, law: np.ndarray, rng: np.random.Generator) -> list[np.ndarray]:
+    """(pairs,) prompt of each pair, and the chosen and the rejected completions (kinds of labels, pairs)."""
     prompt = np.repeat(np.arange(len(gold)), PAIRS)
-    both = draw_two(law[prompt], rng)  # by the reference
-    uniforms, sides = rng.random((len(prompt), draws_needed(2))), []
+    both, uniforms = exact.draw_two(law[prompt], rng), rng.random((len(prompt), draws_needed(2)))
+    sides = []
     for kind in LABELS:
-        teacher = Teacher(eps_mistake=FLIPS if kind == "flipped" else 0.0)
         liked = gold + (TOKEN * tokens if kind == "length" else 0.0)
-        choice = choose(teacher, liked[prompt[:, None], both], uniforms)
-        sides.append(np.take_along_axis(both, np.argsort(-choice, axis=1), 1).T)
-    return prompt, np.stack(sides, 1)
+        teacher = Teacher(eps_mistake=FLIPS if kind == "flipped" else 0.0)
+        sides.append(exact.answered(both, liked[prompt[:, None], both], teacher, uniforms))
+    return [prompt, *np.stack(sides, 1)]
 
 
 def check(tables: Tables) -> Verdict:
     """Every part of the claim, paired by seed."""
-
-    def of(loss: str, column: str, kind: str) -> np.ndarray:
-        return per_seed(tables, loss, column, labels=kind)
-
-    estimates = []
-    for loss in ("robust_dpo", "cdpo", "ipo"):
-        for kind in ("flipped", "clean"):
-            lead = of(loss, "gold", kind) - of("dpo", "gold", kind)
-            estimates.append(over_seeds(f"gold, {kind}, {loss} - dpo", lead, MARGIN["lead"], at_most=kind == "clean"))
-    for loss in ("simpo", "r_dpo", "dpo_norm"):
-        shorter = 1 - of(loss, "length", "length") / of("dpo", "length", "length")
-        lead = of(loss, "gold", "length") - of("dpo", "gold", "length")
-        estimates.append(over_seeds(f"shorter than dpo, {loss} [share]", shorter, MARGIN["shorter"]))
-        estimates.append(over_seeds(f"gold, length, {loss} - dpo", lead, MARGIN["equal"]))
-    kept = {loss: of(loss, "chosen", "clean") for loss in ("dpop", "rpo")}
-    estimates += [
-        over_seeds(f"change of chosen, {loss} [nats]", change, MARGIN["kept"]) for loss, change in kept.items()
+    gold = {kind: {loss: per_seed(tables, loss, "gold", labels=kind) for loss in tables} for kind in LABELS}
+    length = {loss: per_seed(tables, loss, "length", labels="length") for loss in tables}
+    estimates = [
+        lead(f"gold, {kind}", gold[kind], loss, "dpo", MARGIN["lead"], at_most=kind == "clean")
+        for loss in ("robust_dpo", "cdpo", "ipo")
+        for kind in ("flipped", "clean")
     ]
+    for loss in ("simpo", "r_dpo", "dpo_norm"):
+        shorter = 1 - length[loss] / length["dpo"]
+        estimates.append(over_seeds(f"shorter than dpo, {loss} [share]", shorter, MARGIN["shorter"]))
+        estimates.append(lead("gold, length", gold["length"], loss, "dpo", MARGIN["equal"]))
+    for loss in ("dpop", "rpo"):
+        change = per_seed(tables, loss, "chosen", labels="clean")
+        estimates.append(over_seeds(f"change of chosen, {loss} [nats]", change, MARGIN["kept"]))
     return decide(*estimates)
 
 
 summary = means("gold", "length", "chosen", across="labels")
-
-
-def draw(tables: Tables, figure: Any) -> None:
-    """Gold and length of each loss, a colour for each kind of labels, in the order of gold with clean ones."""
-    rows = sorted(summary(tables), key=lambda row: row["gold clean"])
-    axes = figure.subplots(1, 2, sharey=True)
-    for axis, column, label in zip(axes, ("gold", "length"), ("gold [sd]", "length [tokens]"), strict=True):
-        for kind, marker in zip(LABELS, "os^", strict=True):
-            axis.plot([row[f"{column} {kind}"] for row in rows], range(len(rows)), marker, markersize=4, label=kind)
-        axis.set(xlabel=label)
-    axes[0].set_yticks(range(len(rows)), [row["arm"] for row in rows], fontsize=8)
-    axes[0].legend(title="labels")
+draw = dots(summary, {"gold": "gold [sd]", "length": "length [tokens]"}, "labels", LABELS)

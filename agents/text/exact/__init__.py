@@ -10,6 +10,7 @@ from prefenvs.agents.text.exact.answers import one_hot as one_hot
 from prefenvs.agents.text.exact.answers import some_responses as some_responses
 from prefenvs.agents.text.exact.policies import ExactCurve as ExactCurve
 from prefenvs.agents.text.exact.policies import completion_probabilities as completion_probabilities
+from prefenvs.agents.text.exact.policies import memoryless_tree as memoryless_tree
 from prefenvs.agents.text.exact.policies import share_of_best as share_of_best
 from prefenvs.agents.text.exact.policies import standardised as standardised
 from prefenvs.agents.text.exact.policies import total_variation as total_variation
@@ -17,4 +18,6 @@ from prefenvs.agents.text.exact.policies import tree_logprobs as tree_logprobs
 from prefenvs.agents.text.exact.training import ExactPPO as ExactPPO
 from prefenvs.agents.text.exact.training import SharedTable as SharedTable
 from prefenvs.agents.text.exact.training import TablePairs as TablePairs
+from prefenvs.agents.text.exact.training import descend as descend
 from prefenvs.agents.text.exact.training import descent as descent
+from prefenvs.agents.text.exact.training import train_grid as train_grid

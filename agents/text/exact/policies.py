@@ -52,6 +52,12 @@ def tree_logprobs(logits: Tensor, steps: int) -> Tensor:
     return torch.cat([*ended, written], -1)[..., _breadth_first(words + 1, steps)]
 
 
+def memoryless_tree(logps: np.ndarray, steps: int) -> Tensor:
+    """(prompts, N, V) float32 for `tree_logprobs`, with the same (prompts, V) logits after each beginning."""
+    beginnings = sum((logps.shape[1] - 1) ** t for t in range(steps))
+    return torch.tensor(logps, dtype=torch.float32)[:, None].repeat(1, beginnings, 1)
+
+
 @cache
 def _breadth_first(vocab_size: int, steps: int) -> np.ndarray:
     """(C,) place of each listed completion among all of them ordered by their number of words."""

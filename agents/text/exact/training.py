@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from prefenvs.agents.text.exact.policies import tree_logprobs
 from prefenvs.agents.text.losses import PairLogps
 from prefenvs.agents.text.policy_losses import ppo_token_loss
 
@@ -36,6 +39,11 @@ def descent(
     yield table().detach()
 
 
+def descend(*arguments: Any) -> Tensor:
+    """The last table of a `descent`."""
+    return deque(descent(*arguments), maxlen=1).pop()
+
+
 class SharedTable(nn.Module):
     """A table (prompts, C) of float64 logits by a network of two tanh layers, which all prompts share.
 
@@ -57,8 +65,7 @@ class SharedTable(nn.Module):
 
     def fit(self, loss: Callable[[Tensor], Tensor], steps: int, rate: float) -> SharedTable:
         """Lower a loss () of the logits by Adam."""
-        for _ in descent(torch.optim.Adam(self.parameters(), lr=rate), self, loss, steps):
-            pass
+        descend(torch.optim.Adam(self.parameters(), lr=rate), self, loss, steps)
         return self
 
 
@@ -130,3 +137,47 @@ class ExactPPO:
             self._advantage = paid - (self._old.exp() * paid).sum(1, keepdim=True)
         self._calls += 1
         return (self._old.exp() * ppo_token_loss(logps, self._old, self._advantage)).sum(1).mean()
+
+
+def train_grid(
+    loss: Callable[..., Tensor],
+    options: Mapping[str, Any],
+    start: Tensor,
+    length: int,
+    pairs: Sequence[np.ndarray],
+    tokens: np.ndarray,
+    *,
+    steps: int,
+    rate: float,
+) -> tuple[Tensor, Tensor]:
+    """Tables trained by a pair loss with each setting of a grid on each kind of labels, all of them as one batch.
+
+    Args:
+        loss: an entry of PAIR_LOSSES.
+        options: its options, numbers, or tuples of as many settings.
+        start: (prompts, N, V) float32 logits that all begin at, which is the reference; see `tree_logprobs`.
+        length: of the longest completions, in tokens.
+        pairs: (n,) prompts, and the (kinds, n) numbers of the chosen and of the rejected completions.
+        tokens: (C,) of each completion.
+        steps: of Adam, with all pairs.
+        rate: of Adam.
+
+    Returns:
+        (kinds, settings, prompts, C) log-probabilities in nats, and (kinds, settings) mean changes of the chosen ones.
+    """
+    prompt, *sides = pairs
+    kinds, settings = len(sides[0]), max(len(values) for values in options.values() if isinstance(values, tuple))
+    given = {
+        key: torch.tensor(values).tile(kinds).repeat_interleave(len(prompt)) if isinstance(values, tuple) else values
+        for key, values in options.items()
+    }
+    chosen, rejected = (torch.tensor(side.repeat(settings, axis=0)) for side in sides)  # (policies, n)
+    reference = tree_logprobs(start, length)
+    held = TablePairs(reference, torch.tensor(prompt), chosen, rejected, torch.tensor(tokens))
+    logits = start.repeat(kinds * settings, 1, 1, 1).requires_grad_()
+    optimizer = torch.optim.Adam([logits], lr=rate, fused=True)
+    logps = descend(
+        optimizer, lambda: tree_logprobs(logits, length), lambda table: loss(held.read(table), **given).sum(), steps
+    )
+    changes = held.read(logps).chosen_ratio.reshape(kinds, settings, -1).mean(-1)
+    return logps.reshape(kinds, settings, *reference.shape), changes
