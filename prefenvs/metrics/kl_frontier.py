@@ -94,6 +94,52 @@ def mixed_to_kl(policies: np.ndarray, reference: np.ndarray, kl: float) -> np.nd
     return low * policies + (1 - low) * reference
 
 
+def climbed(policies: np.ndarray, reference: np.ndarray, reward: np.ndarray, kl: float, steps: int) -> np.ndarray:
+    """Policies after steps that raise their reward along the sphere of a KL, by exponentiated gradients.
+
+    A step is psi exp(r - a g), where g = log(psi / p) is the gradient of the KL and a takes its part out of r; then
+    `mixed_to_kl`. A search of a few large steps: it need not end at the optimum.
+
+    Args:
+        policies: (..., V) probabilities to begin at.
+        reference: (V,) probabilities p.
+        reward: (V,) r.
+        kl: Delta >= 0 in nats.
+        steps: how many.
+
+    Returns:
+        (..., V) probabilities.
+    """
+    for _ in range(steps):
+        g = np.log(policies / reference)
+        centred = g - (policies * g).sum(-1, keepdims=True)
+        part = (policies * centred * reward).sum(-1, keepdims=True) / (policies * centred * g).sum(-1, keepdims=True)
+        step = policies * np.exp(reward - part * g)
+        policies = mixed_to_kl(step / step.sum(-1, keepdims=True), reference, kl)
+    return policies
+
+
+def from_optimum(
+    policies: np.ndarray, reference: np.ndarray, reward: np.ndarray, tilt: np.ndarray, tokens: int = 1
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What policies have a token, beside the optimum of a tilt.
+
+    Args:
+        policies: (..., V) probabilities of outcomes of so many tokens.
+        reference: (V,) probabilities p.
+        reward: (V,) r.
+        tilt: () rho.
+        tokens: of an outcome.
+
+    Returns:
+        (...) KL(psi || p); KL(psi || phi) less rho e, e the reward below phi's; and the error of the identity above.
+    """
+    phi = exact_kl_policy(reference, reward, tilt)
+    kl, distance = (kl_divergence(policies, other) / tokens for other in (reference, phi))
+    gap = (phi - policies) @ reward / tokens
+    return kl, distance - tilt * gap, distance - (kl - kl_divergence(phi, reference) / tokens + tilt * gap)
+
+
 def best_of_n(reference: np.ndarray, reward: np.ndarray, n: float) -> np.ndarray:
     """The exact law of the best of N independent outcomes, ties broken evenly.
 

@@ -10,20 +10,13 @@ best-of-N reach with a language model is not part of this study.
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
 
-from prefenvs.metrics.kl_frontier import (
-    best_of_n,
-    exact_kl_policy,
-    kl_divergence,
-    law_of_sum,
-    mixed_to_kl,
-    rate_function,
-    tilt_for_kl,
-)
-from prefenvs.studies import Paper, Table, Tables, Verdict, decide, per_seed, within
+from prefenvs.metrics import kl_frontier
+from prefenvs.studies import Paper, Table, Tables, Verdict, decide, per_seed, runs, within
 
 PAPER = Paper(
     card="52",
@@ -63,56 +56,36 @@ def arms(scale: str) -> tuple[str, ...]:
 
 
 def run(arm: str, seed: int, scale: str) -> Table:
-    """A row for each vocabulary, delta and m, of what the arm's best policy has a token."""
+    """A row for each vocabulary, delta and m, of what the arm's best policy has a token, and the most that any has."""
     rows = []
-    for size in VOCABULARIES[scale]:
+    for size, delta in itertools.product(VOCABULARIES[scale], DELTAS):
         p = (np.random.default_rng([seed, size]).dirichlet(np.ones(size)) + 1 / size) / 2
         r = np.arange(size) / (size - 1)
-        for delta in DELTAS:
-            rho = tilt_for_kl(p, r, delta)
-            policies = token_policies(arm, p, r, rho, delta, np.random.default_rng([seed, size, 1]))
-            laws = {m: law_of_reward(arm, p, policies[-1], delta, m) for m in TOKENS}
-            tail = error_of_tail(laws, exact_kl_policy(p, r, rho), r)
-            for m, law in laws.items():
-                if arm == "best-of-n":  # outcomes are rewards of m tokens; else m tokens are m times one token
-                    found = distances(law[None], law_of_sum(p, m), np.arange(len(law)) / (size - 1), rho, m)
-                else:
-                    found = distances(policies, p, r, rho, 1)
-                rows.append({"vocabulary": size, "delta": delta, "m": m, **found, "tail": tail})
+        rho = kl_frontier.tilt_for_kl(p, r, delta)
+        policies = token_policies(arm, p, r, rho, delta, np.random.default_rng([seed, size, 1]))
+        laws = {m: kl_frontier.law_of_sum(policies[-1], m) for m in TOKENS}  # of the rewards of m tokens
+        if arm == "best-of-n":
+            laws = {m: kl_frontier.best_of_n(law, np.arange(len(law)), np.exp(m * delta)) for m, law in laws.items()}
+        tail = error_of_tail(laws, kl_frontier.exact_kl_policy(p, r, rho), r)
+        for m, law in laws.items():
+            if arm == "best-of-n":  # outcomes are rewards of m tokens; else m tokens are m times one token
+                psi, base, paid, tokens = law[None], kl_frontier.law_of_sum(p, m), np.arange(len(law)) / (size - 1), m
+            else:
+                psi, base, paid, tokens = policies, p, r, 1
+            kl, beyond, error = kl_frontier.from_optimum(psi, base, paid, rho, tokens)
+            found = {"reward": psi[-1] @ paid / tokens, "kl": kl.max(), "beyond": beyond.max()}
+            found |= {"identity": np.abs(error).max(), "tail": tail}
+            rows.append({"vocabulary": size, "delta": delta, "m": m, **{key: float(x) for key, x in found.items()}})
     return rows
 
 
 def token_policies(arm: str, p: np.ndarray, r: np.ndarray, rho: np.ndarray, delta: float, rng: Any) -> np.ndarray:
     """(c, V) policies over one token, the best last. Best-of-n, which has none, is given the reference."""
     if arm in ("tilt", "best-of-n"):
-        return exact_kl_policy(p, r, rho if arm == "tilt" else 0.0)[None]
-    found = mixed_to_kl(rng.dirichlet(np.ones(len(p)), 1000), p, delta)
-    for _ in range(4 if arm == "gradient" else 0):
-        g = np.log(found / p)  # the gradient of the KL: a step is along r, less its part along g
-        centred = g - (found * g).sum(-1, keepdims=True)
-        part = (found * centred * r).sum(-1, keepdims=True) / (found * centred * g).sum(-1, keepdims=True)
-        step = found * np.exp(r - part * g)
-        found = mixed_to_kl(step / step.sum(-1, keepdims=True), p, delta)
+        return kl_frontier.exact_kl_policy(p, r, rho if arm == "tilt" else 0.0)[None]
+    found = kl_frontier.mixed_to_kl(rng.dirichlet(np.ones(len(p)), 1000), p, delta)
+    found = kl_frontier.climbed(found, p, r, delta, steps=4 if arm == "gradient" else 0)
     return found[np.argsort(found @ r)]
-
-
-def law_of_reward(arm: str, p: np.ndarray, policy: np.ndarray, delta: float, m: int) -> np.ndarray:
-    """(m (V - 1) + 1,) probabilities of the rewards of m tokens."""
-    law = law_of_sum(policy, m)
-    return best_of_n(law, np.arange(len(law)), np.exp(m * delta)) if arm == "best-of-n" else law
-
-
-def distances(policies: np.ndarray, p: np.ndarray, r: np.ndarray, rho: np.ndarray, m: int) -> dict[str, float]:
-    """Reward of the last policy, and the most that any has of KL, of distance beyond rho x gap, and of error."""
-    phi = exact_kl_policy(p, r, rho)
-    kl, distance, gap = kl_divergence(policies, p) / m, kl_divergence(policies, phi) / m, (phi - policies) @ r / m
-    error = distance - (kl - kl_divergence(phi, p) / m + rho * gap)
-    return {
-        "reward": float(policies[-1] @ r / m),
-        "kl": float(kl.max()),
-        "beyond": float((distance - rho * gap).max()),
-        "identity": float(np.abs(error).max()),
-    }
 
 
 def error_of_tail(laws: dict[int, np.ndarray], phi: np.ndarray, r: np.ndarray) -> float:
@@ -121,7 +94,7 @@ def error_of_tail(laws: dict[int, np.ndarray], phi: np.ndarray, r: np.ndarray) -
     x are the multiples of 1/400 above the mean whose rate is 0.03 to 0.3; nearer, log m still weighs in the slope.
     """
     x = np.arange(1, 400) / 400
-    rate = rate_function(phi, r, x)
+    rate = kl_frontier.rate_function(phi, r, x)
     kept = (x > phi @ r) & (rate >= 0.03) & (rate <= 0.3)
     tails = [np.cumsum(laws[m][::-1])[::-1][np.rint(x[kept] * (len(laws[m]) - 1)).astype(int)] for m in (400, 800)]
     return float(np.abs(np.log(tails[0] / tails[1]) / 400 / rate[kept] - 1).max())
@@ -129,19 +102,19 @@ def error_of_tail(laws: dict[int, np.ndarray], phi: np.ndarray, r: np.ndarray) -
 
 def check(tables: Tables) -> Verdict:
     """Each statement at its worst. Nothing is sampled from a population, so there are no intervals."""
-    rows = {arm: [row for seed in sorted(tables[arm]) for row in tables[arm][seed]] for arm in tables}
-    column = {arm: {key: np.array([row[key] for row in table]) for key in table[0]} for arm, table in rows.items()}
-    gaps = {arm: column["tilt"]["reward"] - mine["reward"] for arm, mine in column.items()}
+    every = {key: np.array([runs(tables, arm, key) for arm in tables]) for key in ("delta", "kl", "identity", "beyond")}
+    reward = {arm: np.array(runs(tables, arm, "reward")) for arm in tables}  # (seeds, rows)
+    gaps = {arm: reward["tilt"] - mine for arm, mine in reward.items()}
     ours = gaps["best-of-n"].reshape(-1, len(TOKENS))
     worst = (
         max(-gap.min() for gap in gaps.values()),
-        max((mine["kl"] - mine["delta"]).max() for mine in column.values()),
-        max(mine["identity"].max() for mine in column.values()),
-        max(mine["beyond"].max() for mine in column.values()),
+        (every["kl"] - every["delta"]).max(),
+        every["identity"].max(),
+        every["beyond"].max(),
         gaps["gradient"].max(),
         ours[:, -1].max(),
         np.diff(ours, axis=1).max(),
-        column["tilt"]["tail"].max(),
+        np.max(runs(tables, "tilt", "tail")),
     )
     return decide(*(within(name, value, MARGIN[name]) for name, value in zip(MARGIN, worst, strict=True)))
 

@@ -8,8 +8,10 @@ from scipy import optimize, stats
 
 from prefenvs.metrics.kl_frontier import (
     best_of_n,
+    climbed,
     cumulant,
     exact_kl_policy,
+    from_optimum,
     greatest_kl,
     kl_divergence,
     law_of_sum,
@@ -106,6 +108,9 @@ def test_the_distance_of_any_policy_to_the_optimum_is_pythagorean(seed):
     phi, psi = exact_kl_policy(p, r, tilt), rng.dirichlet(np.ones(5))
     right = kl_divergence(psi, p) - kl_divergence(phi, p) + tilt * ((phi - psi) @ r)
     assert kl_divergence(psi, phi) == pytest.approx(right, rel=1e-10, abs=1e-10)
+    kl, beyond, error = from_optimum(psi, p, r, tilt)
+    assert kl == kl_divergence(psi, p) and abs(error) < 1e-9
+    assert beyond == pytest.approx(kl_divergence(psi, phi) - tilt * ((phi - psi) @ r))
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -180,3 +185,15 @@ def test_a_policy_is_mixed_with_the_reference_until_it_is_within_the_kl_and_left
     np.testing.assert_allclose(kl_divergence(mixed, p), np.minimum(before, 0.2), rtol=1e-12)
     np.testing.assert_array_equal(mixed[before <= 0.2], policies[before <= 0.2])
     assert 5 < (before <= 0.2).sum() < 95
+
+
+def test_steps_along_the_sphere_of_a_kl_raise_the_reward_and_none_leads_above_the_tilt():
+    p, r, rng = random_case(5)
+    kl = 0.3 * float(greatest_kl(p, r))
+    begun = mixed_to_kl(rng.dirichlet(np.ones(5), size=200), p, kl)
+    best = exact_kl_policy(p, r, tilt_for_kl(p, r, kl)) @ r
+    found = climbed(begun, p, r, kl, 4)
+    assert (kl_divergence(found, p) <= kl + 1e-12).all()
+    assert (begun @ r).mean() < (found @ r).mean()
+    assert (begun @ r).max() < (found @ r).max() <= best + 1e-12
+    np.testing.assert_array_equal(climbed(begun, p, r, kl, 0), begun)
