@@ -43,6 +43,7 @@ from prefenvs.metrics.ranking import flip_difficulty as flip_difficulty
 from prefenvs.metrics.ranking import idealised_accuracy as idealised_accuracy
 from prefenvs.metrics.ranking import ranking_accuracy as ranking_accuracy
 from prefenvs.metrics.regret import normalised_regret as normalised_regret
+from prefenvs.metrics.regret import normalised_return as normalised_return
 from prefenvs.metrics.regret import optimal_policy as optimal_policy
 from prefenvs.metrics.regret import policy_return as policy_return
 from prefenvs.metrics.reward_distance import CANONICALISATIONS as CANONICALISATIONS

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from prefenvs.tasks.grid.solvers import greedy_policy, policy_evaluation, policy_iteration
+from prefenvs.tasks.grid.solvers import greedy_policy, policy_evaluation, policy_iteration, uniform_policy
 from prefenvs.tasks.grid.tabular import TabularMDP
 
 
@@ -37,3 +37,9 @@ def normalised_regret(mdp: TabularMDP, policy: np.ndarray) -> np.ndarray:
     if room <= 1e-9 * (1 + abs(best)):
         return np.zeros_like(lost)
     return np.clip(lost / room, 0.0, 1.0)
+
+
+def normalised_return(mdp: TabularMDP, policy: np.ndarray) -> np.ndarray:
+    """(n,) returns of (n, S, A) policies, 0 for the uniform policy and 1 for the optimal one. arXiv:2206.02231."""
+    *got, uniform, best = policy_return(mdp, np.stack([*policy, uniform_policy(mdp), optimal_policy(mdp)]))
+    return (np.array(got) - uniform) / (best - uniform)

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 
 from prefenvs.error import NoExpert
 from prefenvs.oracles.value_nets import load_values
 from prefenvs.segments import Arrays
+
+if TYPE_CHECKING:
+    from prefenvs.tasks.grid.tabular import TabularMDP
 
 EXPERTS_FOLDER = Path(__file__).with_name("experts")
 """Where the shipped files lie, one a task."""
@@ -50,6 +53,13 @@ class TabularValues:
     """(S, A)."""
     gamma: float
     source: str = "exact"
+
+    @staticmethod
+    def of(mdp: TabularMDP) -> TabularValues:
+        """The optimal values of a problem."""
+        from prefenvs.tasks.grid.solvers import policy_iteration
+
+        return TabularValues(*policy_iteration(mdp), mdp.gamma)
 
     def v(self, observations: Arrays) -> np.ndarray:
         """Values of integer states of any shape."""

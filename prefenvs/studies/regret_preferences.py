@@ -18,14 +18,13 @@ import numpy as np
 import torch
 
 from prefenvs.agents.reward_models import fit_linear, linear_model
-from prefenvs.metrics import optimal_policy, policy_return
+from prefenvs.metrics import normalised_return, optimal_policy
 from prefenvs.oracles import PartialReturn, Regret, TabularValues
 from prefenvs.segments import JudgedSegments, TorchSegments
-from prefenvs.studies import Paper, Table, Tables, Verdict, decide, means, over_seeds, per_seed, within
+from prefenvs.studies import Paper, Table, Tables, Verdict, decide, lead, means, over_seeds, per_seed, within
 from prefenvs.tasks.grid.delivery import delivery_world
 from prefenvs.tasks.grid.random_mdp import GAMMA, random_grid, random_lottery_grid
 from prefenvs.tasks.grid.sampling import random_segments
-from prefenvs.tasks.grid.solvers import policy_iteration, uniform_policy
 from prefenvs.tasks.grid.tabular import TabularMDP
 from prefenvs.teacher import Teacher, choose, draws_needed
 
@@ -82,7 +81,8 @@ def run(arm: str, seed: int, scale: str) -> Table:
         counts = np.array([labels for _, labels in settings])
         fit_linear(model, shown, np.stack([choices[noise] for noise, _ in settings]), counts, steps=FIT_STEPS[scale])
         blind = tuple(moved(mdp, preference, seen, uniforms) for preference in (oracle, learner))
-        for setting, value in zip(settings, normalised_return(mdp, model.weights.detach().numpy()), strict=True):
+        policies = np.stack([optimal_policy(mdp.with_weights(w)) for w in model.weights.detach().numpy()])
+        for setting, value in zip(settings, normalised_return(mdp, policies), strict=True):
             rows.setdefault((kind, *setting, setting[1] >= MARGIN["labels"]), []).append(
                 (value > MARGIN["near optimal"], value, *blind)
             )
@@ -105,12 +105,8 @@ def answers(
     states, actions, mask = seen
     rewards = mdp.rewards[states[:, :-1], actions, states[:, 1:]] * mask
     segments = JudgedSegments(states, actions, rewards, {}, mask, mdp.terminal[states[:, -1]])
-    models: dict[str, Any] = {
-        "partial_return": PartialReturn(),
-        "regret": Regret(TabularValues(*policy_iteration(mdp), mdp.gamma)),
-    }
-    scores = models[preference].utility(segments).sum(1).reshape(-1, 2)
-    return choose(Teacher(beta=beta, scale="raw"), scores, uniforms)
+    oracle: Any = PartialReturn() if preference == "partial_return" else Regret(TabularValues.of(mdp))
+    return choose(Teacher(beta=beta, scale="raw"), oracle.utility(segments).sum(1).reshape(-1, 2), uniforms)
 
 
 def moved(mdp: TabularMDP, preference: str, seen: tuple[np.ndarray, ...], uniforms: np.ndarray) -> float:
@@ -122,32 +118,20 @@ def moved(mdp: TabularMDP, preference: str, seen: tuple[np.ndarray, ...], unifor
     return float((first != second).any(1)[seen[2].reshape(len(first), -1).all(1)].mean())
 
 
-def normalised_return(mdp: TabularMDP, weights: np.ndarray) -> np.ndarray:
-    """(n,) true returns of policies optimal for (n, d) other weights: the uniform policy has 0, the optimal one 1."""
-    policies = [optimal_policy(mdp.with_weights(w)) for w in weights]
-    *got, uniform, best = policy_return(mdp, np.stack([*policies, uniform_policy(mdp), optimal_policy(mdp)]))
-    return (np.array(got) - uniform) / (best - uniform)
-
-
 def check(tables: Tables) -> Verdict:
     """Gain of regret over partial return, of the matched over the mismatched learner, and what a constant changes."""
     share = {arm: per_seed(tables, arm, "near optimal", noise="noiseless", enough=True) for arm in tables}
-    contrasts = {
-        "regret to regret - partial_return to partial_return": "gain",
-        "regret to regret - regret to partial_return": "matched",
-        "partial_return to partial_return - partial_return to regret": "matched",
-    }
-    estimates = []
-    for name, margin in contrasts.items():
-        ours, theirs = (share[arm] for arm in name.split(" - "))
-        estimates.append(over_seeds(name, ours - theirs, MARGIN[margin]))
+    contrasts = (
+        ("regret to regret", "partial_return to partial_return", "gain"),
+        ("regret to regret", "regret to partial_return", "matched"),
+        ("partial_return to partial_return", "partial_return to regret", "matched"),
+    )
+    estimates = [lead("", share, ours, theirs, MARGIN[margin]) for ours, theirs, margin in contrasts]
     for place, column in enumerate(("labels moved", "model moved")):
         blind, seeing = ([arm for arm in tables if arm.split(" to ")[place] == kind] for kind in MODELS)
-        most = max(per_seed(tables, arm, column).max() for arm in blind)
+        most, theirs = max(per_seed(tables, arm, column).max() for arm in blind), per_seed(tables, seeing[0], column)
         estimates.append(within(f"{column} by a constant, partial return, greatest", most, 0.0))
-        estimates.append(
-            over_seeds(f"{column} by a constant, regret", per_seed(tables, seeing[0], column), MARGIN["moved"])
-        )
+        estimates.append(over_seeds(f"{column} by a constant, regret", theirs, MARGIN["moved"]))
     return decide(*estimates)
 
 

@@ -3,8 +3,18 @@ from itertools import product
 import numpy as np
 import pytest
 
-from prefenvs.metrics import normalised_regret, optimal_policy, policy_return, s_redistribution, scale, shaping, starc
+from prefenvs.metrics import (
+    normalised_regret,
+    normalised_return,
+    optimal_policy,
+    policy_return,
+    s_redistribution,
+    scale,
+    shaping,
+    starc,
+)
 from prefenvs.tasks.grid.random_mdp import random_sparse_mdp
+from prefenvs.tasks.grid.solvers import uniform_policy
 
 
 def all_policies(mdp):
@@ -21,6 +31,14 @@ def test_best_and_worst_are_those_of_all_deterministic_policies(terminals):
     np.testing.assert_allclose(regret, (returns.max() - returns) / np.ptp(returns), atol=1e-9)
     assert normalised_regret(mdp, optimal_policy(mdp)) == pytest.approx(0, abs=1e-9)
     assert normalised_regret(mdp, optimal_policy(mdp.with_rewards(-mdp.rewards))) == pytest.approx(1)
+
+
+def test_the_optimal_policy_returns_1_the_uniform_one_0_and_a_worse_one_less():
+    mdp = random_sparse_mdp(np.random.default_rng(0), 5, 3, terminals=1)
+    worst = optimal_policy(mdp.with_rewards(-mdp.rewards))
+    best, uniform, below = normalised_return(mdp, np.stack([optimal_policy(mdp), uniform_policy(mdp), worst]))
+    assert (best, uniform) == (pytest.approx(1.0), 0.0)
+    assert below < -0.5
 
 
 def test_equivalent_rewards_have_the_same_regret_of_every_policy():
