@@ -7,7 +7,7 @@ rewards, many at a time.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -221,3 +221,25 @@ class GridPolicy:
     def predict(self, observation: np.ndarray, **_: Any) -> tuple[np.ndarray, None]:
         """One action."""
         return self.act(observation[None])[0], None
+
+
+def played_by(
+    policies: Sequence[GridPolicy], shares: np.ndarray, space: Any, rng: np.random.Generator
+) -> Callable[[np.ndarray], np.ndarray]:
+    """What E streams do of which each policy plays as many, (E, obs) to (E, act).
+
+    Args:
+        policies: the first plays the first streams, and so on; E is a multiple of their number.
+        shares: (E,) probabilities that a stream's action is uniformly random in place of its policy's.
+        space: of actions, a Box.
+        rng: of those actions.
+    """
+
+    def act(observations: np.ndarray) -> np.ndarray:
+        parts = zip(policies, np.split(observations, len(policies)), strict=True)
+        actions = np.concatenate([policy.act(part) for policy, part in parts])
+        random = rng.random(len(shares)) < shares
+        actions[random] = rng.uniform(space.low, space.high, (random.sum(), *space.shape))
+        return actions
+
+    return act

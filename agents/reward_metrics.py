@@ -98,10 +98,7 @@ class RewardMetricsCallback(BaseCallback):
         assert model is not None, "the reward model is made when training starts"
         rng = np.random.default_rng([self.seed, self.preferences.session])
         drawn = self.preferences.store.sample(self.steps, 1, rng)
-        assert isinstance(drawn.observations, np.ndarray)
-        assert isinstance(drawn.actions, np.ndarray)
-        obs, after = drawn.observations[:, 0], drawn.observations[:, 1]
-        steps = Transitions(obs, drawn.actions[:, 0], after, drawn.terminated)
+        steps = Transitions.of(drawn)
         return RewardComparison(
             steps,
             true_scores(self.training_env, drawn),

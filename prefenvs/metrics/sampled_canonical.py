@@ -11,6 +11,8 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
+from prefenvs.segments import Segments
+
 RewardFunction = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 """(B, *obs) observations, (B, *act) actions and (B, *obs) next observations to (B,) rewards."""
 Dynamics = Callable[[np.ndarray, np.ndarray, np.random.Generator], tuple[np.ndarray, np.ndarray]]
@@ -31,6 +33,12 @@ class Transitions:
     """(B, *obs)."""
     terminated: np.ndarray
     """(B,) bool, whether the episode ended by the step; values after it are 0. Not set where it was only cut."""
+
+    @staticmethod
+    def of(steps: Segments) -> Transitions:
+        """The B steps that windows of one step each hold."""
+        observations, actions = np.asarray(steps.observations), np.asarray(steps.actions)
+        return Transitions(observations[:, 0], actions[:, 0], observations[:, 1], steps.terminated)
 
     def __len__(self) -> int:
         return len(self.terminated)

@@ -20,10 +20,10 @@ import torch
 
 import prefenvs
 from prefenvs.agents.evaluation import evaluate
-from prefenvs.agents.gridded import CHARTS, GridPlanner, GridPolicies, GridPolicy, task_dynamics
+from prefenvs.agents.gridded import CHARTS, GridPlanner, GridPolicies, GridPolicy, played_by, task_dynamics
 from prefenvs.agents.reward_models import FeatureRegret, FeatureReward, fit_linear, quadratic_features, random_weights
 from prefenvs.metrics import REWARD_METRICS, RewardComparison, Transitions
-from prefenvs.studies import Paper, Table, Tables, Verdict, curves, decide, means, over_seeds, per_seed
+from prefenvs.studies import Paper, Table, Tables, Verdict, curves, decide, lead, means, over_seeds, per_seed
 from prefenvs.tasks import TASKS
 
 PAPER = Paper(
@@ -82,14 +82,7 @@ def run(arm: str, seed: int, scale: str) -> Table:
     rewards = random_weights(POLICIES, len(features), rng)
     rewards /= np.linalg.norm(rewards, axis=1, keepdims=True)
     policies, shares = [GridPolicy(planner, w) for w in rewards[:5]], rng.permutation(np.resize(SHARES, envs.num_envs))
-
-    def act(observations: np.ndarray) -> np.ndarray:  # every policy plays as many streams
-        parts = zip(policies, np.split(observations, len(policies)), strict=True)
-        actions = np.concatenate([policy.act(part) for policy, part in parts])
-        random = rng.random(envs.num_envs) < shares
-        actions[random] = rng.uniform(space.low, space.high, (random.sum(), *space.shape))
-        return actions
-
+    act = played_by(policies, shares, space, rng)
     store = prefenvs.collect(envs, act, TASKS[TASK].horizon, seed=int(rng.integers(2**31)))
     query = prefenvs.Query(store.sample(2 * max(counts), steps=SEGMENT, rng=rng))
     model = FeatureReward(features, len(counts))
@@ -98,44 +91,32 @@ def run(arm: str, seed: int, scale: str) -> Table:
         model = FeatureRegret(features, GridPolicies(planner, rewards), len(counts), starts=starts)
     choice = prefenvs.feedback(envs).ask(query).choice
     shown = store.sample(1024, steps=1, rng=rng)
+    steps, true = Transitions.of(shown), prefenvs.true_scores(envs, shown)
     loss = fit_linear(model, query.segments.torch(), choice, counts, steps=FIT_STEPS[scale], lr=RATE)
+    learned = model.members(torch.as_tensor(steps.observations), torch.as_tensor(steps.actions)).detach().numpy()
     rows = []
     for member, weights in enumerate(model.weights.detach()):
-        held = compared(envs, shown, model, member)
+        held = RewardComparison(steps, true, learned[member], GAMMA)
         score = evaluate(GridPolicy(planner, weights), TASKS[TASK].id, STREAMS[scale])
-        rows.append(
-            {
-                "labels": int(counts[member]),
-                "return": TASKS[TASK].normalised(score.mean),
-                **{name: REWARD_METRICS[name](held) for name in ("starc", "spearman")},
-                "loss": float(loss[member]),
-            }
-        )
+        normalised = TASKS[TASK].normalised(score.mean)
+        found = {name: REWARD_METRICS[name](held) for name in ("starc", "spearman")}
+        rows.append({"labels": int(counts[member]), "return": normalised, **found, "loss": float(loss[member])})
     return rows
-
-
-def compared(envs: Any, steps: prefenvs.Segments, model: FeatureReward, member: int) -> RewardComparison:
-    """Learned and true rewards of windows of a step each."""
-    observations, actions = np.asarray(steps.observations), np.asarray(steps.actions)[:, 0]
-    held = Transitions(observations[:, 0], actions, observations[:, 1], steps.terminated)
-    learned = model.members(torch.as_tensor(held.observations), torch.as_tensor(actions))[member]
-    return RewardComparison(held, prefenvs.true_scores(envs, steps), learned.detach().numpy(), GAMMA)
 
 
 def check(tables: Tables) -> Verdict:
     """Return of the regret learner, and its lead, on labels by regret; the other one's lead on the others."""
-    fewest = min(row["labels"] for table in tables["regret to regret"].values() for row in table)
-    returns = {arm: per_seed(tables, arm, "return") for arm in tables}
-    early = {arm: {c: per_seed(tables, arm, c, labels=fewest) for c in ("return", "starc")} for arm in tables}
     ours, theirs = "regret to regret", "regret to partial_return"
     matched, swapped = "partial_return to partial_return", "partial_return to regret"
-    first, nearer = (early[a][c] - early[b][c] for a, b, c in ((ours, theirs, "return"), (theirs, ours, "starc")))
+    fewest = min(row["labels"] for table in tables[ours].values() for row in table)
+    returns = {arm: per_seed(tables, arm, "return") for arm in tables}
+    early, starc = ({arm: per_seed(tables, arm, c, labels=fewest) for arm in tables} for c in ("return", "starc"))
     return decide(
         over_seeds(f"return, {ours}", returns[ours], MARGIN["good"]),
-        over_seeds(f"return, {ours} - {theirs}", returns[ours] - returns[theirs], MARGIN["lead"]),
-        over_seeds(f"the same from {fewest} labels", first, MARGIN["early"]),
-        over_seeds(f"STARC from {fewest} labels, {theirs} - {ours}", nearer, MARGIN["starc"]),
-        over_seeds(f"return, {matched} - {swapped}", returns[matched] - returns[swapped], MARGIN["matched"]),
+        lead("return", returns, ours, theirs, MARGIN["lead"]),
+        over_seeds(f"the same from {fewest} labels", early[ours] - early[theirs], MARGIN["early"]),
+        lead(f"STARC from {fewest} labels", starc, theirs, ours, MARGIN["starc"]),
+        lead("return", returns, matched, swapped, MARGIN["matched"]),
     )
 
 

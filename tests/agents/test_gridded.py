@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prefenvs.agents.evaluation import evaluate
-from prefenvs.agents.gridded import CHARTS, Chart, GridPlanner, GridPolicies, GridPolicy, task_dynamics
+from prefenvs.agents.gridded import CHARTS, Chart, GridPlanner, GridPolicies, GridPolicy, played_by, task_dynamics
 from prefenvs.agents.reward_models import FeatureRegret, Features
 from prefenvs.tasks import TASKS
 
@@ -114,3 +114,13 @@ def test_planned_for_its_true_costs_the_pendulum_swings_up_like_the_reference():
     reference = TASKS["Pendulum"].reference_score
     assert reference is not None
     assert got > reference.mean - 10
+
+
+def test_each_policy_plays_as_many_streams_and_a_share_of_their_actions_is_random():
+    planner = GridPlanner(LINE, walk, ACTIONS, PLACE, GAMMA, hold=1)
+    up, down = (GridPolicy(planner, np.array([sign, 0.0])) for sign in (1.0, -1.0))
+    space, shares = gym.spaces.Box(-5.0, 5.0, (1,)), np.array([0.0, 1.0, 0.0, 1.0])
+    act = played_by([up, down], shares, space, np.random.default_rng(0))
+    played = np.array([act(np.full((4, 1), 3.0, np.float32))[:, 0] for _ in range(200)])  # (times, streams)
+    assert (played[:, 0] == 1).all() and (played[:, 2] == -1).all()
+    assert (np.abs(played[:, [1, 3]]).max(0) > 4).all()
