@@ -54,6 +54,7 @@ from prefenvs.metrics.reward_distance import epic_distance as epic_distance
 from prefenvs.metrics.reward_distance import reward_distance as reward_distance
 from prefenvs.metrics.reward_distance import standardise as standardise
 from prefenvs.metrics.reward_distance import starc as starc
+from prefenvs.metrics.reward_transforms import disguised as disguised
 from prefenvs.metrics.reward_transforms import s_redistribution as s_redistribution
 from prefenvs.metrics.reward_transforms import scale as scale
 from prefenvs.metrics.reward_transforms import shaping as shaping

@@ -44,6 +44,26 @@ def s_redistribution(rewards: np.ndarray, noise: np.ndarray, mdp: TabularMDP) ->
     return rewards + noise - (mdp.transitions * noise).sum(axis=-1, keepdims=True)
 
 
+def disguised(rewards: np.ndarray, mdp: TabularMDP, count: int, rng: np.random.Generator) -> np.ndarray:
+    """(count, S, A, S) rewards that order all policies as those given do, and look different: a draw of all three.
+
+    Potentials and redistributions, of transitions that can happen, are normal with deviations up to 2; scales are
+    10^-1 to 10.
+
+    Args:
+        rewards: (S, A, S) or (count, S, A, S) reward of each transition.
+        mdp: Gives the transitions and the discount; its own rewards are not read.
+        count: How many.
+        rng: Draws everything.
+    """
+    possible = mdp.transitions > 0
+    spreads = rng.uniform(0, 2, (2, count, 1, 1, 1))
+    potential = spreads[0, :, 0, 0] * rng.standard_normal((count, mdp.num_states))
+    noise = spreads[1] * possible * rng.standard_normal((count, *possible.shape))
+    changed = s_redistribution(shaping(rewards, potential, mdp), noise, mdp)
+    return scale(changed, 10 ** rng.uniform(-1, 1, count))
+
+
 def scale(rewards: np.ndarray, factor: float | np.ndarray) -> np.ndarray:
     """The reward in another unit, factor * R.
 

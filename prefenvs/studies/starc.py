@@ -10,15 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from prefenvs.metrics import (
-    REWARD_DISTANCES,
-    normalised_regret,
-    optimal_policy,
-    s_redistribution,
-    scale,
-    shaping,
-    spearman,
-)
+from prefenvs.metrics import REWARD_DISTANCES, disguised, normalised_regret, optimal_policy, s_redistribution, spearman
 from prefenvs.studies import Paper, Table, Tables, Verdict, decide, means, over_seeds, per_seed, within
 from prefenvs.tasks.grid.random_mdp import random_sparse_mdp
 from prefenvs.tasks.grid.tabular import TabularMDP
@@ -64,7 +56,7 @@ def run(arm: str, seed: int, scale: str) -> Table:
     """Rank correlation with regret, and extremes, by kind of pair."""
     mdps, count = SIZE[scale]
     rng = np.random.default_rng(seed)
-    found = [_pairs(rng, count) for _ in range(mdps)]
+    found = [problem(rng, count) for _ in range(mdps)]
     rows = []
     for kind in ("mixed", "equivalent", "masked"):
         distance = np.concatenate([REWARD_DISTANCES[arm](*pairs[kind], mdp) for mdp, pairs, _ in found])
@@ -81,6 +73,26 @@ def run(arm: str, seed: int, scale: str) -> Table:
             }
         )
     return rows
+
+
+def problem(
+    rng: np.random.Generator, count: int
+) -> tuple[TabularMDP, dict[str, tuple[np.ndarray, np.ndarray]], dict[str, np.ndarray]]:
+    """A random MDP, (count, S, A, S) pairs of rewards by kind, and the regret of each second reward's best policy."""
+    states, actions, successors = (int(rng.integers(*span)) for span in ((6, 21), (2, 5), (2, 5)))
+    mdp = random_sparse_mdp(rng, states, actions, successors)
+    possible, shape = mdp.transitions > 0, (count, states, actions, states)
+    share = rng.uniform(size=(count, 1, 1, 1))
+    mixed = (1 - share) * mdp.rewards + share * possible * rng.standard_normal(shape)
+    mask = MASK * possible * rng.standard_normal(shape)
+    rewards = {
+        "mixed": (disguised(mdp.rewards, mdp, count, rng), disguised(mixed, mdp, count, rng)),
+        "equivalent": (disguised(mdp.rewards, mdp, count, rng), disguised(mdp.rewards, mdp, count, rng)),
+        "masked": (s_redistribution(mdp.rewards, mask, mdp), s_redistribution(mixed, mask, mdp)),
+    }
+    # The changes are felt by no policy, so masked pairs have the regrets of mixed ones, and equivalent pairs none.
+    regret = normalised_regret(mdp, np.stack([optimal_policy(mdp.with_rewards(r)) for r in mixed]))
+    return mdp, rewards, {"mixed": regret, "equivalent": np.zeros(count), "masked": regret}
 
 
 def check(tables: Tables) -> Verdict:
@@ -108,33 +120,3 @@ def check(tables: Tables) -> Verdict:
 
 
 summary = means(by=("kind",))
-
-
-def _pairs(
-    rng: np.random.Generator, count: int
-) -> tuple[TabularMDP, dict[str, tuple[np.ndarray, np.ndarray]], dict[str, np.ndarray]]:
-    """A random MDP, (count, S, A, S) pairs of rewards by kind, and the regret of each second reward's best policy."""
-    states, actions, successors = (int(rng.integers(*span)) for span in ((6, 21), (2, 5), (2, 5)))
-    mdp = random_sparse_mdp(rng, states, actions, successors)
-    possible = mdp.transitions > 0
-
-    def noise(spread: float | np.ndarray) -> np.ndarray:
-        return spread * possible * rng.standard_normal((count, *possible.shape))
-
-    def disguise(rewards: np.ndarray) -> np.ndarray:
-        spreads = rng.uniform(0, 2, (2, count, 1, 1, 1))
-        potential = spreads[0, :, 0, 0] * rng.standard_normal((count, states))
-        changed = s_redistribution(shaping(rewards, potential, mdp), noise(spreads[1]), mdp)
-        return scale(changed, 10 ** rng.uniform(-1, 1, count))
-
-    share = rng.uniform(size=(count, 1, 1, 1))
-    mixed = (1 - share) * mdp.rewards + share * noise(1.0)
-    mask = noise(MASK)
-    rewards = {
-        "mixed": (disguise(mdp.rewards), disguise(mixed)),
-        "equivalent": (disguise(mdp.rewards), disguise(mdp.rewards)),
-        "masked": (s_redistribution(mdp.rewards, mask, mdp), s_redistribution(mixed, mask, mdp)),
-    }
-    # The changes are felt by no policy, so masked pairs have the regrets of mixed ones, and equivalent pairs none.
-    regret = normalised_regret(mdp, np.stack([optimal_policy(mdp.with_rewards(r)) for r in mixed]))
-    return mdp, rewards, {"mixed": regret, "equivalent": np.zeros(count), "masked": regret}

@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 from prefenvs.metrics import (
     NORMS,
     REWARD_DISTANCES,
+    disguised,
+    normalised_regret,
     optimal_policy,
     reward_distance,
     s_redistribution,
@@ -161,3 +163,13 @@ def test_any_norm_gives_a_distance_in_0_to_1(canonicalise, norm):
     assert table.max() <= 1 + 1e-12
     assert table[~np.eye(10, dtype=bool)].min() > 0.01
     np.testing.assert_allclose(reward_distance(rewards, -3 * rewards, mdp, **settings), 1)
+
+
+def test_a_disguised_reward_orders_all_policies_as_before_and_only_starc_knows_it():
+    rng = np.random.default_rng(0)
+    mdp = random_sparse_mdp(rng, 6, 3, successors=3)
+    others = disguised(mdp.rewards, mdp, 4, rng)
+    best = np.stack([optimal_policy(mdp.with_rewards(reward)) for reward in others])
+    np.testing.assert_allclose(normalised_regret(mdp, best), 0.0, atol=1e-9)
+    assert starc(mdp.rewards, others, mdp).max() < 1e-12
+    assert REWARD_DISTANCES["epic"](mdp.rewards, others, mdp).min() > 0.01
