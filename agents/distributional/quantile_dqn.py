@@ -15,6 +15,7 @@ from stable_baselines3 import DQN
 from stable_baselines3.common.torch_layers import CombinedExtractor
 from stable_baselines3.dqn.policies import DQNPolicy, QNetwork
 
+from prefenvs.agents.distributional.exact import Solution, evaluate
 from prefenvs.agents.distributional.functionals import (
     CVaR,
     Homeostasis,
@@ -24,7 +25,9 @@ from prefenvs.agents.distributional.functionals import (
     make_functional,
 )
 from prefenvs.agents.distributional.stock import STOCK, StockVecEnv, with_stock
+from prefenvs.agents.distributional.stock_graph import StockGraph
 from prefenvs.agents.saving import read_saved, restore_agent, save_agent
+from prefenvs.tasks.grid.tabular import TabularMDP
 
 
 def quantile_loss(predicted: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
@@ -232,6 +235,12 @@ class QuantileDQN(DQN):
         network: Any = self.q_net
         worth = network.worth(batch).amax(1).cpu().numpy()
         return float(stocks[self.functional.by_b(-stocks, worth).argmax()])
+
+    def solution(self, mdp: TabularMDP, horizon: int) -> Solution:
+        """The exact laws of the greedy policy in a problem with one start, from the initial stock chosen there."""
+        graph = StockGraph.build(mdp, horizon, [self.initial_stock(mdp.start.argmax())])
+        shown = ({"observation": level.states, STOCK: level.stocks.astype(np.float32)} for level in graph.levels[:-1])
+        return evaluate(graph, [self.predict(batch, deterministic=True)[0] for batch in shown])
 
     def train(self, gradient_steps: int, batch_size: int = 100) -> None:
         """Fit the quantiles to samples of r + gamma G'."""

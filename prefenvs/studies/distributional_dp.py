@@ -16,20 +16,7 @@ import numpy as np
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.utils import LinearSchedule
 
-from prefenvs.agents.distributional import (
-    CVaR,
-    Mean,
-    QuantileDQN,
-    Solution,
-    StockGraph,
-    Target,
-    best_cvar,
-    best_markov_cvar,
-    evaluate,
-    nested_cvar,
-    stepwise,
-    value_iteration,
-)
+from prefenvs.agents import distributional as dp
 from prefenvs.studies import Paper, Table, Tables, Verdict, decide, means, over_seeds, per_seed, runs
 from prefenvs.tasks.grid.ledge import ledge_world
 from prefenvs.tasks.grid.world import build_grid
@@ -91,28 +78,25 @@ def ledge(arm: str, tau: float, seed: int, scale: str) -> float:
     """The CVaR of the arm's policy for tau."""
     mdp, horizon = ledge_world().mdp, HORIZON[scale]
     if arm == "stock":
-        return best_cvar(mdp, tau, horizon).value
+        return dp.best_cvar(mdp, tau, horizon).value
     if arm == "markov":
-        return best_markov_cvar(mdp, tau, horizon)[0]
+        return dp.best_markov_cvar(mdp, tau, horizon)[0]
     if arm == "deep":
-        return float(CVaR(tau)(*learned(seed, scale).return_law())) if tau == DEEP_TAU else float("nan")
-    graph = StockGraph.build(mdp, horizon, [0.0])
-    solution = value_iteration(graph, Mean()) if arm == "mean" else stepwise(graph, nested_cvar(mdp, tau, horizon))
-    return float(CVaR(tau)(*solution.return_law()))
+        return float(dp.CVaR(tau)(*learned(seed, scale).return_law())) if tau == DEEP_TAU else float("nan")
+    graph = dp.StockGraph.build(mdp, horizon, [0.0])
+    nested = arm == "nested"
+    solution = dp.stepwise(graph, dp.nested_cvar(mdp, tau, horizon)) if nested else dp.value_iteration(graph, dp.Mean())
+    return float(dp.CVaR(tau)(*solution.return_law()))
 
 
-def learned(seed: int, scale: str) -> Solution:
+def learned(seed: int, scale: str) -> dp.Solution:
     """The exact laws of the greedy policy of a quantile DQN from the initial stock that it chooses."""
     env = make_vec_env("prefenvs/GridLedge-v0", 8, env_kwargs={"evaluation": True, "max_episode_steps": 200})
     rate = LinearSchedule(3e-3, 1e-5, 1.0)
-    model = QuantileDQN(
-        "MlpPolicy", env, functional=CVaR(DEEP_TAU), learning_rate=rate, seed=seed, device="cpu", **DEEP
+    model = dp.QuantileDQN(
+        "MlpPolicy", env, functional=dp.CVaR(DEEP_TAU), learning_rate=rate, seed=seed, device="cpu", **DEEP
     )
-    model.learn(DEEP_STEPS[scale])
-    mdp = ledge_world().mdp
-    graph = StockGraph.build(mdp, HORIZON[scale], [model.initial_stock(mdp.start.argmax())])
-    pairs = ({"observation": level.states, "stock": level.stocks.astype(np.float32)} for level in graph.levels[:-1])
-    return evaluate(graph, [model.predict(batch, deterministic=True)[0] for batch in pairs])
+    return model.learn(DEEP_STEPS[scale]).solution(ledge_world().mdp, HORIZON[scale])
 
 
 def pickups(arm: str) -> list[float]:
@@ -120,9 +104,9 @@ def pickups(arm: str) -> list[float]:
     if arm not in ("stock", "mean"):
         return [float("nan")] * 11
     mdp = build_grid(PICKUPS, {"gas": 0.0, "coin": 1.0, "roadblock": -1.0}, 1.0, starts=[(1, 1)]).mdp
-    graph = StockGraph.build(mdp, 20, np.arange(-5.0, 6.0))
-    solution = value_iteration(graph, Target() if arm == "stock" else Mean())
-    return [float(-value) for value in solution.start_values(Target())]
+    graph = dp.StockGraph.build(mdp, 20, np.arange(-5.0, 6.0))
+    solution = dp.value_iteration(graph, dp.Target() if arm == "stock" else dp.Mean())
+    return [float(-value) for value in solution.start_values(dp.Target())]
 
 
 def check(tables: Tables) -> Verdict:

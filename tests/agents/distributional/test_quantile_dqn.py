@@ -8,6 +8,7 @@ from prefenvs.agents import PEBBLE, QuantileDQN, StockWrapper
 from prefenvs.agents.distributional import CVaR, ExpectedUtility, Shortfall, Target
 from prefenvs.agents.distributional.quantile_dqn import StockExtractor, quantile_loss
 from prefenvs.error import DamagedFile, RunMismatch
+from prefenvs.tasks.grid.ledge import ledge_world
 
 FAST = {
     "learning_rate": 2e-3,
@@ -225,3 +226,17 @@ def test_a_function_of_ones_own_is_learned_for_but_not_saved(tmp_path):
     with pytest.raises(ValueError, match="cannot be written as JSON"):
         model.save(tmp_path / "agent")
     assert not list(tmp_path.iterdir())
+
+
+def test_its_exact_laws_are_of_its_greedy_policy_from_the_stock_that_it_chooses():
+    env, mdp = gym.make("prefenvs/GridLedge-v0", evaluation=True), ledge_world().mdp
+    model = QuantileDQN("MlpPolicy", env, functional=CVaR(0.25), stocks=(-1.0, 0.0, 1.0), quantiles=4, seed=0, **FAST)
+    solution = model.solution(mdp, 5)
+    start = int(mdp.start.argmax())
+    stock = model.initial_stock(start)
+    assert solution.graph.initial.tolist() == [stock]
+    observation = {"observation": np.array(start), "stock": np.array([stock], np.float32)}
+    assert solution.action(0, start, stock) == int(model.predict(observation, deterministic=True)[0])
+    values, probabilities = solution.return_law()
+    assert probabilities.sum() == pytest.approx(1.0)
+    assert values.min() >= -5 * 6
