@@ -113,6 +113,11 @@ class TextEvalCallback(EvalCallback):
             write_csv(self.folder / "over_optimisation.csv", CURVE, self.over_optimisation)
         return found
 
+    def rows(self) -> list[dict[str, float]]:
+        """The curve as rows, in which `n` is the number of completions or pairs."""
+        curve = self.over_optimisation.tolist()
+        return [{"n": int(n), "kl": kl, "gold": gold, "proxy": proxy} for n, gold, proxy, kl in curve]
+
     def state(self) -> dict[str, np.ndarray]:
         """The curves so far."""
         return {"curve": self.curve, "over_optimisation": self.over_optimisation}

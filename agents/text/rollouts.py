@@ -57,6 +57,14 @@ def write(
     return Written(prompt_ids, prompts, written.tokens, written.mask, segments, paid)
 
 
+def written_for(
+    policy: LanguageModel, language: Language, prompt_ids: np.ndarray, count: int, rng: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """(m count, P) prompts and (m count, T) completions of (m,) prompts by a policy on the CPU, `count` of each."""
+    prompts = torch.as_tensor(language.prompt_tokens[prompt_ids]).repeat_interleave(count, 0)
+    return prompts, policy.sample(prompts, language.max_new_tokens, rng).tokens
+
+
 def prompts_of(observations: Any, language: Language) -> np.ndarray:
     """(n, P) left-padded prompts, or (P,) of one, of what a text task shows after a reset.
 

@@ -30,6 +30,7 @@ from prefenvs.metrics.over_optimisation import FrontierFit as FrontierFit
 from prefenvs.metrics.over_optimisation import OptimisationCurve as OptimisationCurve
 from prefenvs.metrics.over_optimisation import best_of_n_curve as best_of_n_curve
 from prefenvs.metrics.over_optimisation import best_of_n_kl as best_of_n_kl
+from prefenvs.metrics.over_optimisation import best_of_n_table as best_of_n_table
 from prefenvs.metrics.over_optimisation import fit_frontier as fit_frontier
 from prefenvs.metrics.over_optimisation import gold_at_kl as gold_at_kl
 from prefenvs.metrics.over_optimisation import matched_kl_difference as matched_kl_difference

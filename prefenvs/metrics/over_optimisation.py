@@ -53,6 +53,17 @@ def best_of_n_curve(gold: np.ndarray, proxy: np.ndarray, n: Sequence[int]) -> np
     return _sorted_by_proxy(gold, proxy) @ weights
 
 
+def best_of_n_table(gold: np.ndarray, proxy: np.ndarray, n: Sequence[int]) -> list[dict[str, float]]:
+    """A row for each of m numbers: `n`, `kl` in nats, and means of `gold` and `proxy` over all axes but the samples'.
+
+    See `best_of_n_curve` and `best_of_n_kl`. Of an ensemble whose members each choose for themselves, proxy has one
+    more leading axis than gold.
+    """
+    kl = best_of_n_kl(np.asarray(n)).tolist()
+    curves = (best_of_n_curve(of, proxy, n).reshape(-1, len(n)).mean(0).tolist() for of in (gold, proxy))
+    return [dict(zip(("n", "kl", "gold", "proxy"), row, strict=True)) for row in zip(n, kl, *curves, strict=True)]
+
+
 def best_of_n_kl(n: np.ndarray | float) -> np.ndarray:
     """(...) KL of the best of n from the law of one sample, log n - (n - 1) / n nats, where no two rewards are equal.
 

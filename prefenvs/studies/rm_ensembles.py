@@ -26,14 +26,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from prefenvs.agents import GRPO
 from prefenvs.agents.reward_models.text import WordPairs
 from prefenvs.agents.reward_transforms import REWARD_TRANSFORMS
-from prefenvs.agents.text.evaluation import TextEvalCallback
-from prefenvs.agents.text.grpo import GRPO_VARIANTS
-from prefenvs.agents.text.preference_pairs import ask_pairs
-from prefenvs.agents.text.rewards import TextPreferenceConfig, learn_reward
-from prefenvs.metrics import best_of_n_curve, best_of_n_kl, peak_to_final_drop
+from prefenvs.agents.text import GRPO, GRPO_VARIANTS, TextEvalCallback, TextPreferenceConfig, ask_pairs, learn_reward
+from prefenvs.agents.text.rollouts import written_for
+from prefenvs.metrics import best_of_n_table, peak_to_final_drop
 from prefenvs.studies import Paper, Table, Tables, Verdict, curves, decide, means, over_seeds, runs
 from prefenvs.tasks.text import language_of
 from prefenvs.tasks.text.lm import pretrain
@@ -86,28 +83,24 @@ def arms(scale: str) -> tuple[str, ...]:
 
 def run(arm: str, seed: int, scale: str) -> Table:
     """A row for each n of best-of-n, by share of wrong answers, and for each evaluation of GRPO, by KL weight."""
-    rows: list[tuple[Any, ...]] = []
-    n = 2 ** np.arange(SIZES[scale]["n"])
+    rows: list[dict[str, Any]] = []
     for flips in FLIPS:
         gold, scores = judged(seed, scale, flips)
-        one = scores if arm == "single" else REWARD_TRANSFORMS[arm](scores, **RULES[arm])[None]
-        proxy = one.numpy().reshape(len(one), *gold.shape)
-        columns = (n, best_of_n_kl(n), *(best_of_n_curve(of, proxy, n.tolist()).mean((0, 1)) for of in (gold, proxy)))
-        rows += [(f"best of n, {flips:.0%} wrong", *values) for values in zip(*columns, strict=True)]
+        proxy = scores if arm == "single" else REWARD_TRANSFORMS[arm](scores, **RULES[arm])[None]
+        found = best_of_n_table(gold, proxy.unflatten(1, gold.shape).numpy(), [2**i for i in range(SIZES[scale]["n"])])
+        rows += [{"method": f"best of n, {flips:.0%} wrong", **row} for row in found]
     for beta in BETAS:
         members = ensemble(seed, scale, FLIPS[-1])
-        policy = copy.deepcopy(reference(scale))
-        envs = gym.make_vec(ENV, num_envs=COMPLETIONS, view="completion")
+        reward: Any = members if arm != "single" else lambda *texts, members=members: members.members(*texts)[0]
         aggregate: dict[str, Any] = {} if arm == "single" else {"aggregate": arm, "aggregate_options": RULES[arm]}
-        reward: Any = members if aggregate else lambda *texts, members=members: members.members(*texts)[0]
         config = replace(GRPO_VARIANTS["dr_grpo"], beta=beta, kl="reward", learning_rate=1e-3, **aggregate)
-        learner = GRPO(policy, envs, reward=reward, config=config, seed=seed, device="cpu")
+        envs = gym.make_vec(ENV, num_envs=COMPLETIONS, view="completion")
+        learner = GRPO(copy.deepcopy(reference(scale)), envs, reward=reward, config=config, seed=seed, device="cpu")
         total = SIZES[scale]["rollouts"] * COMPLETIONS
         evaluations = TextEvalCallback(ENV, total // EVALUATIONS, COMPLETIONS)
         learner.learn(total, callback=evaluations)
-        curve = evaluations.over_optimisation[:, [0, 3, 1, 2]]  # completions, KL, gold, proxy
-        rows += [(f"GRPO, KL weight {beta}", *values) for values in curve.tolist()]
-    return [dict(zip(COLUMNS, (row[0], int(row[1]), *map(float, row[2:])), strict=True)) for row in rows]
+        rows += [{"method": f"GRPO, KL weight {beta}", **row} for row in evaluations.rows()]
+    return [{column: row[column] for column in COLUMNS} for row in rows]
 
 
 @cache
@@ -125,7 +118,7 @@ def ensemble(seed: int, scale: str, flips: float) -> Any:
     trunks = [WordPairs(LANGUAGE.vocab_size, seed=MEMBERS * seed + member) for member in range(MEMBERS)]
     config = TextPreferenceConfig(reward_model="trunk_ensemble", learning_rate=3e-3, epochs=8, stop_accuracy=1.0)
     model: Any = learn_reward(trunks, *ask_pairs(learner, queries, rng), config, rng)[0]
-    model.standardize(*written(scale, LANGUAGE.prompts("train"), 100, rng))
+    model.standardize(*written_for(reference(scale), LANGUAGE, LANGUAGE.prompts("train"), 100, rng))
     return model
 
 
@@ -133,18 +126,13 @@ def ensemble(seed: int, scale: str, flips: float) -> Any:
 def judged(seed: int, scale: str, flips: float) -> tuple[np.ndarray, Tensor]:
     """(prompts, N) gold and (M, prompts x N) scores of completions of test prompts by the reference."""
     ids, samples = LANGUAGE.prompts("test")[: SIZES[scale]["prompts"]], SIZES[scale]["samples"]
-    prompts, tokens = written(scale, ids, samples, torch.Generator().manual_seed(10_000 + seed))
+    rng = torch.Generator().manual_seed(10_000 + seed)
+    prompts, tokens = written_for(reference(scale), LANGUAGE, ids, samples, rng)
     model, batches = ensemble(seed, scale, flips), zip(prompts.split(4096), tokens.split(4096), strict=True)
     with torch.no_grad():
         scores = torch.cat([model.members(*batch) for batch in batches], 1)
     task = gym.make(ENV, evaluation=True).unwrapped.task  # type: ignore[attr-defined]
     return task.rewards(np.repeat(ids, samples), tokens.numpy()).reshape(len(ids), -1), scores
-
-
-def written(scale: str, ids: np.ndarray, count: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
-    """(m count, P) prompts and (m count, T) completions by the reference, `count` of each of m prompts."""
-    prompts = torch.as_tensor(LANGUAGE.prompt_tokens[ids]).repeat_interleave(count, 0)
-    return prompts, reference(scale).sample(prompts, LANGUAGE.max_new_tokens, rng).tokens
 
 
 def check(tables: Tables) -> Verdict:

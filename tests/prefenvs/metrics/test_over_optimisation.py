@@ -11,6 +11,7 @@ from prefenvs.metrics import (
     OptimisationCurve,
     best_of_n_curve,
     best_of_n_kl,
+    best_of_n_table,
     fit_frontier,
     gold_at_kl,
     matched_kl_difference,
@@ -142,3 +143,14 @@ def test_fits_of_noisy_points_follow_the_precise_ones():
     spoilt = np.where(np.arange(30) % 2, gold, gold + 5)
     fit = fit_frontier(kl, spoilt, error=np.where(np.arange(30) % 2, 1e-6, 1.0))
     assert_allclose((fit.alpha, fit.beta), (2.0, 0.7), atol=1e-6)
+
+
+def test_a_table_of_best_of_n_has_the_mean_curves_of_members_that_choose_for_themselves():
+    rng = np.random.default_rng(0)
+    gold, proxy = rng.normal(size=(3, 16)), rng.normal(size=(2, 3, 16))  # prompts, samples; members
+    rows = best_of_n_table(gold, proxy, [1, 4])
+    assert [row["n"] for row in rows] == [1, 4]
+    assert rows[0] == {"n": 1, "kl": 0.0, "gold": pytest.approx(gold.mean()), "proxy": pytest.approx(proxy.mean())}
+    each = [best_of_n_curve(gold, member, [4]).mean() for member in proxy]
+    assert rows[1]["gold"] == pytest.approx(np.mean(each))
+    assert rows[1]["kl"] == pytest.approx(np.log(4) - 3 / 4)
