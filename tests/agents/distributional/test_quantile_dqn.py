@@ -225,3 +225,11 @@ def test_a_function_of_ones_own_is_learned_for_but_not_saved(tmp_path):
     with pytest.raises(ValueError, match="cannot be written as JSON"):
         model.save(tmp_path / "agent")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.gpu
+def test_it_learns_on_a_gpu(cuda):
+    model = QuantileDQN("MlpPolicy", Lottery(), functional=CVaR(0.75), quantiles=8, seed=0, **{**FAST, "device": cuda})
+    model.learn(400)
+    assert model.device.type == cuda
+    assert choice(model, -2.0) in (0, 1)
