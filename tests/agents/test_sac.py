@@ -198,7 +198,6 @@ def test_a_saved_model_goes_on_as_one_that_was_not(tmp_path):
 @pytest.mark.gpu
 def test_an_update_on_a_gpu_equals_the_cpus(cuda):
     models = [pair()[1], pair(device=cuda)[1]]
-    models[1].cuda_graphs = False
     models[1].policy.load_state_dict(models[0].policy.state_dict())
     for name in FIELDS:
         models[1].replay_buffer.fields[name].copy_(models[0].replay_buffer.fields[name])
@@ -217,7 +216,7 @@ def test_an_update_on_a_gpu_equals_the_cpus(cuda):
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
 def test_replayed_updates_on_a_gpu_equal_launched_ones(case, cuda):
     models = [pair(**{**case, "device": cuda})[1] for _ in range(2)]
-    models[0].cuda_graphs = False
+    models[1].cuda_graphs = True
     for model in models:
         for updates in (1, 6, 3):
             train_both([model], updates)
