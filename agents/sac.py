@@ -118,8 +118,10 @@ class SACUpdate:
             capture: replay the steps as CUDA graphs.
         """
         adams = [adam for adam in (self.actor_adam, self.critic_adam, self.ent_coef_adam) if adam is not None]
-        for part in (*adams, self.actor.trunk, *self.critics, *self.targets):
-            part.prepare()
+        for adam in adams:
+            adam.prepare()
+        for network in (self.actor.trunk, *self.critics, *self.targets):
+            network.prepare()
         self._key: tuple[Any, ...] | None = None
         if capture:
             fixed = [] if self.ent_coef_adam else [self.model.ent_coef_tensor]

@@ -17,6 +17,7 @@ class FusedAdam:
     def __init__(self, optimizer: torch.optim.Optimizer) -> None:
         """Step `optimizer`, which `covers_adam`; begin each stretch of steps with `prepare`."""
         self.optimizer = optimizer
+        self._counts = torch.zeros(0)
         self._steps: list[Tensor] = []
 
     def prepare(self) -> None:
@@ -34,7 +35,8 @@ class FusedAdam:
         states = [self.optimizer.state[param] for param in self._params]
         self._means, self._squares = [s["exp_avg"] for s in states], [s["exp_avg_sq"] for s in states]
         device = self._params[0].device
-        if [id(s["step"]) for s in states] != [id(step) for step in self._steps] or self._counts.device != device:
+        known = [id(s["step"]) for s in states] == [id(step) for step in self._steps]
+        if not known or self._counts.device != device:
             # torch counts on the CPU, its fused kernel on the device. Counts are parts of a tensor, raised in one call.
             self._counts = torch.stack([s["step"] for s in states]).to(device)
             self._steps = list(self._counts.unbind())
