@@ -76,7 +76,7 @@ def bound(width: int, repeats: int, observed: int = 17, acted: int = 6) -> float
     """Updates a second if an update were its matrix products alone, each by the quicker library."""
     import torch
 
-    from prefenvs.agents.fused import linear
+    from prefenvs.tasks.product import linear
 
     B, W, inputs = BATCH, width, observed + acted
 

@@ -3,7 +3,7 @@
 from prefenvs.agents.fused.adam import FusedAdam, covers_adam
 from prefenvs.agents.fused.capture import Captured, addresses
 from prefenvs.agents.fused.mlp import MLP, linear_layers, parameters_of, write_gradients
-from prefenvs.agents.fused.product import DifferentiableLinear, is_large, linear
+from prefenvs.agents.fused.product import DifferentiableLinear
 
 __all__ = [
     "MLP",
@@ -12,8 +12,6 @@ __all__ = [
     "FusedAdam",
     "addresses",
     "covers_adam",
-    "is_large",
-    "linear",
     "linear_layers",
     "parameters_of",
     "write_gradients",

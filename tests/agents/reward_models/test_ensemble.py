@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from prefenvs.agents.fused import product
 from prefenvs.agents.reward_models import PreferenceData, RewardEnsemble, bradley_terry_loss, fit
 from prefenvs.agents.reward_models.training import accuracy
 from prefenvs.segments import Label, Query, Segments, one_hot
+from prefenvs.tasks import product
 
 BOX, ACT = gym.spaces.Box(-np.inf, np.inf, (3,)), gym.spaces.Box(-1, 1, (2,))
 
