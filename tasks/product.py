@@ -19,8 +19,8 @@ def is_large(like: Tensor, multiplications: int) -> bool:
     torch.mm calls MKL, which on other processors than Intel's computes with half of the vector's width: on an AMD EPYC
     of Zen 5 at 107 GFLOP/s a core, oneDNN at 216. A call of oneDNN takes 10 us more.
     """
-    plain = like.device.type == "cpu" and like.dtype == torch.float32
-    return plain and multiplications >= _WORTH and _ONEDNN is not None
+    worth = multiplications >= _WORTH and _ONEDNN is not None
+    return worth and like.dtype == torch.float32 and like.device.type == "cpu"
 
 
 def linear(
