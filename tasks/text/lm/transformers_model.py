@@ -128,7 +128,7 @@ class TransformersModel(nn.Module):
             nonlocal cache
             end = width + t
             read = self.model(
-                input_ids=prompts if token is None else token[:, None],
+                input_ids=prompts if token is None else token,
                 attention_mask=mask[:, :end],
                 position_ids=positions[:, :end] if token is None else positions[:, end - 1 : end],
                 past_key_values=cache,
