@@ -66,7 +66,7 @@ def token_logprobs(logits: Tensor, tokens: Tensor, temperature: float = 1.0) -> 
     if temperature == 0.0:
         return torch.where(tokens == logits.argmax(-1), 0.0, -torch.inf)
     scaled = logits if temperature == 1.0 else logits / temperature
-    return scaled.gather(-1, tokens[..., None])[..., 0] - scaled.logsumexp(-1)
+    return scaled.log_softmax(-1).gather(-1, tokens[..., None]).squeeze(-1)
 
 
 def draw_completions(
