@@ -14,8 +14,8 @@ from prefenvs.tasks.text.lm.sampling import Completions, completion_mask, draw_c
 
 Step = Callable[[Tensor, int, Tensor | None], Tensor]
 """From a stream (n, width), its position and a mask of positions to read, or None for all, to the next stream."""
-Read = Callable[[Tensor, int], Tensor]
-"""From tokens (n, 1) and their position, after all before it, to logits (n, V) of the next tokens."""
+Read = Callable[[Tensor | None, int], Tensor]
+"""From tokens (n, 1), None for the prompts' last ones, and their position to logits (n, V) of the next tokens."""
 
 
 class Block(nn.Module):
@@ -194,12 +194,12 @@ class Decoder(nn.Module):
         places = self.positions[None, :length]
         if real is not None:
             places = self.positions[_places(F.pad(real, (0, max_new_tokens), value=True))]
-        self._read_prompts(prompts[:, :-1], places, real, cache)
+        begun = self._read_prompts(prompts, places, real, cache)
         alone = real is None and single_row.serves(self, n)
-        read = single_row.reader(self, cache) if alone else self._reader(cache, places, real)
+        read = single_row.reader(self, cache, begun) if alone else self._reader(cache, begun, places, real)
 
         def next_logits(token: Tensor | None, t: int) -> Tensor:
-            return read(prompts[:, -1:] if token is None else token, width + t - 1)
+            return read(token, width + t - 1)
 
         return draw_completions(next_logits, n, max_new_tokens, self.eos, self.pad, rng, temperature)
 
@@ -212,17 +212,25 @@ class Decoder(nn.Module):
         prompts, real = prompts[:, shared:], real[:, shared:]
         return prompts, None if bool(real.all()) else real
 
-    def _read_prompts(self, prompts: Tensor, places: Tensor, real: Tensor | None, cache: Tensor) -> None:
-        """Keep what later positions need of prompts (n, L), without their last token."""
+    def _read_prompts(self, prompts: Tensor, places: Tensor, real: Tensor | None, cache: Tensor) -> Tensor:
+        """Keep what later positions need of prompts (n, L), and return (n, width) their ends before the last block."""
         blocks: list[Any] = list(self.blocks)
-        mask = None if real is None else _causal(real[:, :-1])
+        mask = None if real is None else _causal(real)
         x = F.embedding(prompts, self.words) + places[:, : prompts.shape[1]]
         for block, kept in zip(blocks[:-1], cache, strict=False):
             x = block(x, mask, kept)
         blocks[-1].remember(x, cache[-1])
+        return x[:, -1]
 
-    def _reader(self, cache: Tensor, places: Tensor, real: Tensor | None) -> Read:
-        """Reads tokens at a position; `places` are added to words there, `real` tells which of the prompts' to read."""
+    def _reader(self, cache: Tensor, begun: Tensor, places: Tensor, real: Tensor | None) -> Read:
+        """Reads tokens at a position, after all before it.
+
+        Args:
+            cache: (layers, S, 3, n * heads, width / heads) that holds the prompts; see `Block.remember`.
+            begun: (n, width) stream of the prompts' last position before the last block.
+            places: (n or 1, S, width) what is added to words at each position.
+            real: (n, P) which positions of the prompts to read; None for all.
+        """
         blocks: list[Any] = list(self.blocks)
         steps = [block.stepper(kept) for block, kept in zip(blocks, cache, strict=True)]
         norm, each_place = (self.norm.weight, self.norm.bias, self.norm.eps), places.unbind(1)
@@ -231,12 +239,12 @@ class Decoder(nn.Module):
             unread = torch.zeros_like(real, dtype=places.dtype).masked_fill_(~real, -torch.inf)
             unread = unread.repeat_interleave(self.heads, 0)[:, None]  # (n * heads, 1, P), added to scores
 
-        def read(token: Tensor, at: int) -> Tensor:
-            x = torch.embedding(self.words, token.squeeze(1)) + each_place[at]
+        def read(token: Tensor | None, at: int) -> Tensor:
+            x = begun if token is None else torch.embedding(self.words, token.squeeze(1)) + each_place[at]
             mask = None
             if real is not None:  # a prompt's last position reads itself even if it is padding, as in `_causal`
                 mask = F.pad(unread[..., : last + (at > last)], (0, max(at - last, 1)))
-            for step in steps:
+            for step in steps if token is not None else steps[-1:]:
                 x = step(x, at, mask)
             return F.linear(torch.layer_norm(x, (self.width,), *norm), self.words)
 

@@ -56,9 +56,7 @@ class LanguageModel(Protocol):
 def completion_mask(completions: Tensor, eos: int, pad: int) -> Tensor:
     """(n, T) bool, True on the tokens of completions: up to and including the first `eos`, before any other padding."""
     ends = completions == eos
-    over = ends | (completions == pad)
-    before = over.cumsum(1) - over.long()
-    return (before == 0) & (ends | ~over)
+    return (ends | (completions == pad)).cumsum(1) <= ends  # nothing ended it yet, or this is the first and `eos`
 
 
 def token_logprobs(logits: Tensor, tokens: Tensor, temperature: float = 1.0) -> Tensor:

@@ -28,21 +28,25 @@ def serves(decoder: Decoder, rows: int) -> bool:
     return rows == 1 and decoder.words.device.type == "cpu" and decoder.words.dtype == torch.float32
 
 
-def reader(decoder: Decoder, cache: Tensor) -> Callable[[Tensor, int], Tensor]:
-    """A function that reads a token (1, 1) at a position, after all before it, and returns logits (1, V) of the next.
+def reader(decoder: Decoder, cache: Tensor, begun: Tensor) -> Callable[[Tensor | None, int], Tensor]:
+    """`Decoder._reader` of one row.
 
     Args:
         decoder: on the CPU, of float32.
         cache: (layers, S, 3, heads, width / heads) queries, keys and values of each position; see `Block.remember`.
+        begun: (1, width) stream of the prompt's last position before the last block.
     """
     blocks: Any = decoder.blocks
     steps = [_stepper(block, kept) for block, kept in zip(blocks, cache, strict=True)]
     words, positions = _array(decoder.words), _array(decoder.positions)
     normalise, x = _normaliser(decoder.norm), np.empty(decoder.width, np.float32)
 
-    def read(token: Tensor, at: int) -> Tensor:
-        np.add(words[token.item()], positions[at], x)
-        for step in steps:
+    def read(token: Tensor | None, at: int) -> Tensor:
+        if token is None:
+            x[:] = begun[0].numpy()
+        else:
+            np.add(words[token.item()], positions[at], x)
+        for step in steps if token is not None else steps[-1:]:
             step(x, at)
         return torch.from_numpy(words.dot(normalise(x))[None])
 
@@ -63,7 +67,8 @@ def _stepper(block: Block, cache: Tensor) -> Callable[[np.ndarray, int], None]:
     score, weight, hidden = scores.numpy()[..., None], weights.numpy()[..., None], wide.numpy()
     read, out = np.empty((heads, size, 1), np.float32), np.empty(heads * size, np.float32)
     flat = read.reshape(-1)
-    add, multiply, matmul, softmax, gelu = np.add, np.multiply, np.matmul, torch.softmax, F.gelu
+    add, multiply, matmul, softmax = np.add, np.multiply, np.matmul, torch.softmax
+    gelu: Any = F.gelu  # whose `out` its annotations do not know
 
     def step(x: np.ndarray, at: int) -> None:
         row, query, end = joint[at], queries[at], at + 1

@@ -46,7 +46,7 @@ class TransformersModel(nn.Module):
             if isinstance(module, nn.Dropout):
                 module.p = 0.0
             if type(module) is nn.Linear:
-                module.forward = partial(_linear, module, module.out_features)
+                module.forward = partial(_linear, module, module.out_features)  # type: ignore[method-assign]
             elif type(module).__name__ == "Conv1D":  # GPT-2's linear layer
                 module.forward = partial(_linear, module, module.nf)
             for name, child in module.named_children():
