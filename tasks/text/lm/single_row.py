@@ -45,7 +45,7 @@ def reader(decoder: Decoder, cache: Tensor, begun: Tensor) -> Callable[[Tensor |
         if token is None:
             x[:] = begun[0].numpy()
         else:
-            np.add(words[token.item()], positions[at], x)
+            np.add(words[int(token.item())], positions[at], x)
         for step in steps if token is not None else steps[-1:]:
             step(x, at)
         return torch.from_numpy(words.dot(normalise(x))[None])
@@ -94,8 +94,10 @@ def _normaliser(norm: Any) -> Normalise:
     subtract, multiply, add, sqrt = np.subtract, np.multiply, np.add, math.sqrt
 
     def normalise(x: np.ndarray) -> np.ndarray:
-        subtract(x, average.dot(x, mean), y)
-        scale[()] = 1 / sqrt(y.dot(y, scale).item() / width + eps)
+        average.dot(x, mean)  # into an array, because numpy is slow with its own scalars
+        subtract(x, mean, y)
+        y.dot(y, scale)
+        scale[()] = 1 / sqrt(scale.item() / width + eps)
         multiply(y, scale, y)
         multiply(y, gain, y)
         return add(y, bias, y)
