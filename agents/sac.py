@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any
 
 import gymnasium as gym
@@ -14,7 +15,16 @@ from stable_baselines3.common.type_aliases import ReplayBufferSamples
 from stable_baselines3.sac.policies import LOG_STD_MAX, LOG_STD_MIN, Actor, ContinuousCritic
 from torch import Tensor
 
-from prefenvs.agents.fused import MLP, FusedAdam, covers_adam, linear_layers, parameters_of, write_gradients
+from prefenvs.agents.fused import (
+    MLP,
+    Captured,
+    FusedAdam,
+    addresses,
+    covers_adam,
+    linear_layers,
+    parameters_of,
+    write_gradients,
+)
 from prefenvs.agents.replay import TensorReplayBuffer
 
 _SQUASH_EPSILON = 1e-6
@@ -34,6 +44,9 @@ class SAC(stable_baselines3.SAC):
         60
     """
 
+    cuda_graphs = False
+    """Whether updates on a GPU are recorded once and replayed; `train/graph_seconds` logs how long recording took. Off
+    until `pytest -m gpu` and `benchmarks/sac_loop.py --device cuda` have shown on a GPU that it is right and pays."""
     _update: SACUpdate | None = None
 
     def _setup_model(self) -> None:
@@ -53,15 +66,17 @@ class SAC(stable_baselines3.SAC):
         optimizers = [self.actor.optimizer, self.critic.optimizer, self.ent_coef_optimizer]
         self._update_learning_rate([optimizer for optimizer in optimizers if optimizer is not None])
         assert self.replay_buffer is not None
-        self._update.prepare()
+        self._update.prepare(capture=self.cuda_graphs and self.device.type == "cuda")
         losses = []
         for step in range(gradient_steps):
             batch = self.replay_buffer.sample(batch_size, env=self._vec_normalize_env)
             losses.append(self._update.step(batch, move_target=step % self.target_update_interval == 0))
         self._n_updates += gradient_steps
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
-        for name in losses[0]:
-            self.logger.record(f"train/{name}", torch.stack([loss[name] for loss in losses]).mean().item())
+        for name, loss in zip(self._update.logged, torch.stack(losses).mean(0).tolist(), strict=True):
+            self.logger.record(f"train/{name}", loss)
+        if self._update.capture_seconds:
+            self.logger.record("train/graph_seconds", self._update.capture_seconds)
 
     def _excluded_save_params(self) -> list[str]:
         return [*super()._excluded_save_params(), "_update"]
@@ -87,17 +102,34 @@ class SACUpdate:
         )
         self.actor_adam, self.critic_adam = FusedAdam(actor.optimizer), FusedAdam(critic.optimizer)
         self.ent_coef_adam = None if model.ent_coef_optimizer is None else FusedAdam(model.ent_coef_optimizer)
+        self.logged = ["ent_coef", "critic_loss", "actor_loss"] + ["ent_coef_loss"] * (self.ent_coef_adam is not None)
+        """What `step` returns, by SB3's names."""
+        self._captured = {move: Captured(partial(self._step, move)) for move in (True, False)}
 
-    def prepare(self) -> None:
-        """Begin a stretch of steps between which nothing else touches networks and optimisers."""
-        for adam in (self.actor_adam, self.critic_adam, self.ent_coef_adam):
-            if adam is not None:
-                adam.prepare()
+    @property
+    def capture_seconds(self) -> float:
+        """Spent on recording CUDA graphs."""
+        return sum(captured.seconds for captured in self._captured.values())
+
+    def prepare(self, *, capture: bool = False) -> None:
+        """Begin a stretch of steps between which nothing else touches networks and optimisers.
+
+        Args:
+            capture: replay the steps as CUDA graphs.
+        """
+        adams = [adam for adam in (self.actor_adam, self.critic_adam, self.ent_coef_adam) if adam is not None]
+        for adam in adams:
+            adam.prepare()
         for network in (self.actor.trunk, *self.critics, *self.targets):
             network.prepare()
+        self._key: tuple[Any, ...] | None = None
+        if capture:
+            fixed = [] if self.ent_coef_adam else [self.model.ent_coef_tensor]
+            others = addresses([*self._target_weights, *fixed])
+            self._key = (*(adam.key for adam in adams), others, self.model.tau, self.model.target_entropy)
 
     @torch.no_grad()
-    def step(self, batch: ReplayBufferSamples, *, move_target: bool) -> dict[str, Tensor]:
+    def step(self, batch: ReplayBufferSamples, *, move_target: bool) -> Tensor:
         """Update temperature, critics, actor and, if `move_target`, the target critics, in SB3's order.
 
         Args:
@@ -105,26 +137,32 @@ class SACUpdate:
             move_target: take the Polyak step.
 
         Returns:
-            SB3's losses and the temperature by the name they are logged under, each a tensor of no dimension.
+            SB3's losses and the temperature, in the order of `logged`.
         """
         obs, next_obs = batch.observations.flatten(1).float(), batch.next_observations.flatten(1).float()
+        discount = self.model.gamma if batch.discounts is None else batch.discounts.flatten()
+        inputs = (obs, next_obs, batch.actions, batch.rewards.flatten(), (1 - batch.dones.flatten()) * discount)
+        captured = self._captured[move_target]
+        return captured.function(*inputs) if self._key is None else captured(self._key, *inputs)
+
+    def _step(
+        self, move_target: bool, obs: Tensor, next_obs: Tensor, acted: Tensor, rewards: Tensor, discount: Tensor
+    ) -> Tensor:
+        """`step` of (B, obs), (B, obs), (B, act), (B,) and (B,) tensors; the discount is 0 where an episode ended."""
         B = len(obs)
         actions, log_probs = self.actor.sample(torch.cat([obs, next_obs]))
-        logs = self._update_temperature(log_probs[:B])
-        alpha = logs["ent_coef"]
+        alpha, *logs = self._update_temperature(log_probs[:B])
 
         next_q = torch.minimum(*_values(self.targets, next_obs, actions[B:])).squeeze(1)
-        discount = self.model.gamma if batch.discounts is None else batch.discounts.reshape(B)
-        value = next_q - alpha * log_probs[B:]
-        goal = batch.rewards.reshape(B) + (1 - batch.dones.reshape(B)) * discount * value
-        errors = [q - goal[:, None] for q in _values(self.critics, obs, batch.actions)]
-        logs["critic_loss"] = 0.5 * sum(error.square().mean() for error in errors)  # type: ignore[assignment]
+        goal = rewards + discount * (next_q - alpha * log_probs[B:])
+        errors = [q - goal[:, None] for q in _values(self.critics, obs, acted)]
+        critic_loss = 0.5 * sum(error.square().mean() for error in errors)
         for critic, error in zip(self.critics, errors, strict=True):
             critic.backward(error / B)
         self.critic_adam.step()
 
         first, second = _values(self.critics, obs, actions[:B])
-        logs["actor_loss"] = (alpha * log_probs[:B] - torch.minimum(first, second).squeeze(1)).mean()
+        actor_loss = (alpha * log_probs[:B] - torch.minimum(first, second).squeeze(1)).mean()
         least = (first <= second).float()
         by_action = slice(obs.shape[1], None)
         grad = sum(
@@ -135,17 +173,16 @@ class SACUpdate:
         self.actor_adam.step()
         if move_target:
             torch._foreach_lerp_(self._target_weights, self._weights, self.model.tau)
-        return logs
+        return torch.stack([alpha, critic_loss, actor_loss, *logs])  # type: ignore[list-item]
 
-    def _update_temperature(self, log_probs: Tensor) -> dict[str, Tensor]:
-        """The temperature before its update, and its loss -(log alpha * (log pi + target entropy)).mean()."""
-        model = self.model
+    def _update_temperature(self, log_probs: Tensor) -> list[Tensor]:
+        """Temperature before its update, and its loss -(log alpha * (log pi + target entropy)).mean() if it learns."""
         if self.ent_coef_adam is None:
-            return {"ent_coef": model.ent_coef_tensor}
-        log_alpha = model.log_ent_coef
+            return [self.model.ent_coef_tensor.squeeze()]
+        log_alpha = self.model.log_ent_coef
         assert log_alpha is not None
-        excess = (log_probs + model.target_entropy).mean()  # type: ignore[operator]
-        logs = {"ent_coef": log_alpha.exp().squeeze(), "ent_coef_loss": -(log_alpha * excess).squeeze()}
+        excess = (log_probs + self.model.target_entropy).mean()  # type: ignore[operator]
+        logs = [log_alpha.exp().squeeze(), -(log_alpha * excess).squeeze()]
         log_alpha.grad.fill_(-excess)  # type: ignore[union-attr]
         self.ent_coef_adam.step()
         return logs

@@ -42,7 +42,7 @@ def one_thread(task: str) -> dict:
     return {"threads": 1} if task == "HalfCheetah" else {}
 
 
-def worker(name: str, task: str, n_steps: int) -> None:
+def worker(name: str, task: str, n_steps: int, device: str) -> None:
     """Train one program and measure steps a second over one rollout and its update."""
     facts = {"python": sys.version.split()[0], "gymnasium": version("gymnasium")}
     if name.startswith("SBX"):
@@ -58,8 +58,10 @@ def worker(name: str, task: str, n_steps: int) -> None:
         else:
             from prefenvs.agents import PPO
         facts |= {"torch": version("torch"), "stable-baselines3": version("stable-baselines3")}
+        if device != "cpu":
+            facts["gpu"] = torch.cuda.get_device_name()
     venv = environments(name in ("prefenvs", "SB3 on sb3_vec"), task)
-    model = PPO("MlpPolicy", venv, n_steps=n_steps, batch_size=64, n_epochs=10, seed=0, device="cpu")
+    model = PPO("MlpPolicy", venv, n_steps=n_steps, batch_size=64, n_epochs=10, seed=0, device=device)
     model.learn(n_steps * NUM_ENVS, log_interval=None)
 
     def measure() -> dict:
@@ -76,20 +78,21 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=8, help="measurements of each program (default 8)")
     parser.add_argument("--task", choices=tuple(GYMNASIUM), default="HalfCheetah")
     parser.add_argument("--n-steps", type=int, default=256, help="steps a rollout of each environment (default 256)")
+    parser.add_argument("--device", default="cpu", help="of all programs (default cpu)")
     parser.add_argument(
         "--out", type=Path, help="JSON file for the measurements (default docs/results/ppo_loop-TASK.json)"
     )
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.worker:
-        worker(given.worker, given.task, given.n_steps)
+        worker(given.worker, given.task, given.n_steps, given.device)
         return
     pythons = dict.fromkeys(PROGRAMS, sys.executable)
     if SBX.exists():
         pythons["SBX on DummyVecEnv"] = str(SBX)
     else:
         print(f"{SBX} is not there, so SBX is left out: `make bench-sbx` makes it.", file=sys.stderr)
-    arguments = ["--task", given.task, "--n-steps", str(given.n_steps)]
+    arguments = ["--task", given.task, "--n-steps", str(given.n_steps), "--device", given.device]
     commands = {name: [python, __file__, "--worker", name, *arguments] for name, python in pythons.items()}
     found = alternate(commands, given.pairs)
     report(given.out or RESULTS / f"ppo_loop-{given.task}.json", found, "steps a second", "prefenvs", given.pairs)

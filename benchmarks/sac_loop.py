@@ -24,7 +24,7 @@ SBX = ROOT / ".venv-sbx" / "bin" / "python"
 BATCH = 256
 
 
-def worker(name: str, width: int, steps: int, random_steps: int, cores: int) -> None:
+def worker(name: str, width: int, steps: int, random_steps: int, cores: int, device: str) -> None:
     """Train one program and measure steps a second; ours also measures the bound."""
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:cores])
     import gymnasium as gym
@@ -43,6 +43,8 @@ def worker(name: str, width: int, steps: int, random_steps: int, cores: int) -> 
         else:
             from prefenvs.agents import SAC
         facts |= {"torch": version("torch"), "stable-baselines3": version("stable-baselines3")}
+        if device != "cpu":
+            facts["gpu"] = torch.cuda.get_device_name()
     model = SAC(
         "MlpPolicy",
         gym.make("HalfCheetah-v5"),
@@ -51,7 +53,7 @@ def worker(name: str, width: int, steps: int, random_steps: int, cores: int) -> 
         buffer_size=100_000,
         learning_starts=random_steps,
         seed=0,
-        device="cpu",
+        device=device,
     )
     model.learn(random_steps + 50, log_interval=None)
 
@@ -63,7 +65,7 @@ def worker(name: str, width: int, steps: int, random_steps: int, cores: int) -> 
             before = time.perf_counter()
             model.train(steps, BATCH)
             found["updates a second"] = steps / (time.perf_counter() - before)
-        if name == "prefenvs":
+        if name == "prefenvs" and device == "cpu":
             found["bound, updates a second"] = bound(width, max(steps // 4, 1))
         return found
 
@@ -74,7 +76,7 @@ def bound(width: int, repeats: int, observed: int = 17, acted: int = 6) -> float
     """Updates a second if an update were its matrix products alone, each by the quicker library."""
     import torch
 
-    from prefenvs.agents.fused import linear
+    from prefenvs.tasks.product import linear
 
     B, W, inputs = BATCH, width, observed + acted
 
@@ -100,11 +102,12 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=256, help="width of both hidden layers (default 256)")
     parser.add_argument("--random-steps", type=int, default=1000, help="random steps at first (default 1000)")
     parser.add_argument("--cores", type=int, default=1, help="that a program may use (default 1)")
+    parser.add_argument("--device", default="cpu", help="of all programs (default cpu)")
     parser.add_argument("--out", type=Path, help="JSON file for the measurements (default docs/results/sac_loop.json)")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.worker:
-        worker(given.worker, given.width, given.steps, given.random_steps, given.cores)
+        worker(given.worker, given.width, given.steps, given.random_steps, given.cores, given.device)
         return
     pythons = {"prefenvs": sys.executable, "SB3": sys.executable}
     if SBX.exists():
@@ -112,10 +115,12 @@ def main() -> None:
     else:
         print(f"{SBX} is not there, so SBX is left out: `make bench-sbx` makes it.", file=sys.stderr)
     arguments = ["--width", str(given.width), "--steps", str(given.steps), "--random-steps", str(given.random_steps)]
-    arguments += ["--cores", str(given.cores)]
+    arguments += ["--cores", str(given.cores), "--device", given.device]
     commands = {name: [python, __file__, "--worker", name, *arguments] for name, python in pythons.items()}
     found = alternate(commands, given.pairs)
     report(given.out or RESULTS / "sac_loop.json", found, "steps a second", "prefenvs", given.pairs)
+    if given.device != "cpu":
+        return
     ours = found["prefenvs"]["rounds"]
     shares = sorted(r["updates a second"] / r["bound, updates a second"] for r in ours)
     print(f"share of the matrix products' bound reached by an update: median {shares[len(shares) // 2]:.2f}")

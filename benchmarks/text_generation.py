@@ -24,37 +24,39 @@ from _alternate import RESULTS, alternate, machine, ratio, serve
 WORDS, PROMPT, NEW = 512, 8, 24
 
 
-def generator(kind: str, layers: int, width: int, batch: int):
+def generator(kind: str, layers: int, width: int, batch: int, device: str):
     """A function that writes `batch` completions."""
     import torch
 
     from prefenvs.tasks.text.lm import Decoder, TransformersModel, as_gpt2
 
-    decoder = Decoder(WORDS, PROMPT + NEW, layers=layers, width=width)
-    prompts = torch.randint(1, WORDS, (batch, PROMPT), generator=torch.Generator().manual_seed(0))
-    rng = torch.Generator().manual_seed(1)
+    decoder = Decoder(WORDS, PROMPT + NEW, layers=layers, width=width).to(device)
+    prompts = torch.randint(1, WORDS, (batch, PROMPT), generator=torch.Generator().manual_seed(0)).to(device)
+    rng = torch.Generator(device).manual_seed(1)
     if kind == "generate":
-        theirs = as_gpt2(decoder)
+        theirs = as_gpt2(decoder).to(device)
         theirs.generation_config.eos_token_id = None
         settings = {"do_sample": True, "top_k": 0, "max_new_tokens": NEW, "pad_token_id": 0}
         return lambda: theirs.generate(prompts, attention_mask=torch.ones_like(prompts), **settings)
     never = -1  # no token ends a completion
-    model = decoder if kind == "decoder" else TransformersModel(as_gpt2(decoder), eos=never, pad=0)
+    model = decoder if kind == "decoder" else TransformersModel(as_gpt2(decoder).to(device), eos=never, pad=0)
     model.eos = never
     return lambda: model.sample(prompts, NEW, rng)
 
 
-def worker(kind: str, layers: int, width: int, batch: int, threads: int, seconds: float) -> None:
+def worker(kind: str, layers: int, width: int, batch: int, threads: int, seconds: float, device: str) -> None:
     """Generate for so many seconds whenever asked to."""
     import torch
 
     torch.set_num_threads(threads)
-    write = generator(kind, layers, width, batch)
+    write = generator(kind, layers, width, batch, device)
 
     def measure() -> dict:
         written, began = 0, time.perf_counter()
         while (elapsed := time.perf_counter() - began) < seconds:
             write()
+            if device != "cpu":
+                torch.cuda.synchronize()
             written += batch * NEW
         return {"rate": written / elapsed}
 
@@ -66,7 +68,7 @@ def worker(kind: str, layers: int, width: int, batch: int, threads: int, seconds
 
 def compare(given: argparse.Namespace, batch: int) -> list[dict]:
     """Both of ours against transformers at one batch size, all three in turns."""
-    rest = [str(number) for number in (given.layers, given.width, batch, given.threads, given.seconds)]
+    rest = [str(number) for number in (given.layers, given.width, batch, given.threads, given.seconds)] + [given.device]
     kinds = ("decoder", "adapter", "generate")
     found = alternate({kind: [sys.executable, __file__, "--worker", kind, *rest] for kind in kinds}, given.pairs)
     rates = {kind: [measured["rate"] for measured in told["rounds"]] for kind, told in found.items()}
@@ -94,8 +96,8 @@ def table(rows: list[dict]) -> str:
 def main() -> None:
     """Compare at all batch sizes and write docs/results/text_generation.json."""
     if sys.argv[1:2] == ["--worker"]:
-        kind, layers, width, batch, threads, seconds = sys.argv[2:]
-        worker(kind, int(layers), int(width), int(batch), int(threads), float(seconds))
+        kind, layers, width, batch, threads, seconds, device = sys.argv[2:]
+        worker(kind, int(layers), int(width), int(batch), int(threads), float(seconds), device)
         return
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--layers", type=int, default=2)
@@ -104,6 +106,7 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=12)
     parser.add_argument("--seconds", type=float, default=2.0, help="of a measurement")
     parser.add_argument("--threads", type=int, default=1, help="of torch, for all arms (default 1)")
+    parser.add_argument("--device", default="cpu", help="of all arms (default cpu)")
     parser.add_argument("--out", type=Path, default=RESULTS / "text_generation.json")
     given = parser.parse_args()
     rows = [row for batch in given.batches for row in compare(given, batch)]

@@ -29,6 +29,16 @@ settings.register_profile("prefenvs", deadline=None, derandomize=True)
 settings.load_profile("prefenvs")
 
 
+@pytest.fixture
+def cuda():
+    """The device of tests marked gpu."""
+    import torch
+
+    if not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
+    return "cuda"
+
+
 @pytest.fixture(autouse=True, scope="session")
 def one_module_a_file():
     """Fail if a test imported `agents` or `tasks` instead of `prefenvs.agents` and `prefenvs.tasks`."""

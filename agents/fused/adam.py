@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from prefenvs.agents.fused.capture import addresses
+
 
 class FusedAdam:
     """Steps a `torch.optim.Adam` through torch's fused kernel, all parameters at once.
@@ -15,6 +17,8 @@ class FusedAdam:
     def __init__(self, optimizer: torch.optim.Optimizer) -> None:
         """Step `optimizer`, which `covers_adam`; begin each stretch of steps with `prepare`."""
         self.optimizer = optimizer
+        self._counts = torch.zeros(0)
+        self._steps: list[Tensor] = []
 
     def prepare(self) -> None:
         """Look the state up anew: it may have been loaded or cleared since the last step. Makes room for gradients."""
@@ -30,13 +34,26 @@ class FusedAdam:
         self._grads: list[Tensor] = [param.grad for param in self._params]
         states = [self.optimizer.state[param] for param in self._params]
         self._means, self._squares = [s["exp_avg"] for s in states], [s["exp_avg_sq"] for s in states]
-        # torch counts on the CPU, its fused kernel on the device. Counts are parts of one tensor, raised in one call.
-        self._counts = torch.stack([s["step"] for s in states]).to(self._params[0].device)
-        self._steps = list(self._counts.unbind())
-        for state, step in zip(states, self._steps, strict=True):
-            state["step"] = step
+        device = self._params[0].device
+        known = [id(s["step"]) for s in states] == [id(step) for step in self._steps]
+        if not known or self._counts.device != device:
+            # torch counts on the CPU, its fused kernel on the device. Counts are parts of a tensor, raised in one call.
+            self._counts = torch.stack([s["step"] for s in states]).to(device)
+            self._steps = list(self._counts.unbind())
+            self._lr = self._counts.new_zeros(())
+            for state, step in zip(states, self._steps, strict=True):
+                state["step"] = step
         self._settings = {name: group[name] for name in ("lr", "weight_decay", "eps")}
         self._settings["beta1"], self._settings["beta2"] = group["betas"]
+        self._constants = tuple(self._settings.values())[1:]
+        if self._lr.is_cuda:  # where a captured step reads it anew
+            self._settings["lr"] = self._lr.fill_(group["lr"])
+
+    @property
+    def key(self) -> tuple[float, ...]:
+        """What a captured step holds as it was: addresses and settings, but not the learning rate."""
+        held = (*self._params, *self._grads, *self._means, *self._squares, self._counts, self._lr)
+        return (*addresses(held), *self._constants)
 
     def step(self) -> None:
         """Move the parameters by their `grad`."""

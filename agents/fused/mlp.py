@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from prefenvs.agents.fused.product import by_weight, linear
+from prefenvs.agents.fused.product import by_weight
+from prefenvs.tasks.product import linear
 
 ACTIVATIONS = (nn.ReLU, nn.Tanh)
 """Activations whose derivative is a function of their output, so that only outputs need be kept."""

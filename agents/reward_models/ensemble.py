@@ -12,9 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from prefenvs.agents.fused import DifferentiableLinear, is_large
+from prefenvs.agents.fused import DifferentiableLinear
 from prefenvs.agents.reward_models.step_model import StepRewardModel
 from prefenvs.segments import TorchSegments
+from prefenvs.tasks.product import is_large
 
 CHUNK = 2048
 """Rows that pass through the networks at a time where no gradient is kept: so many activations stay in the cache."""

@@ -378,17 +378,21 @@ class _RememberedField:
 
     def __init__(self, field: FieldIndexer) -> None:
         self._field, self._array = field, np.asarray(field._field)
-        self._keys: dict[str, Any] = {}  # by the key as asked for, what NumPy takes in its place
+        self._keys: dict[Any, Any] = {}  # by the key as asked for, what NumPy takes in its place
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._field, name)
 
     def __getitem__(self, key: Any) -> Any:
-        known = key if isinstance(key, str) else repr(key)
-        place = self._keys.get(known)
-        if place is None:
-            place = self._keys[known] = self._field._convert_key(key)
-        return self._array[place]
+        try:
+            return self._array[self._keys[key]]
+        except TypeError:  # a list, or a tuple that holds one
+            known = repr(key)
+        except KeyError:
+            known = key
+        if known not in self._keys:
+            self._keys[known] = self._field._convert_key(key)
+        return self._array[self._keys[known]]
 
     def __setitem__(self, key: Any, value: Any) -> None:
         self._field[key] = value

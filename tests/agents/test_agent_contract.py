@@ -117,3 +117,16 @@ def test_a_callback_sees_every_step_and_can_stop(name):
     model = make(name)
     model.learn(400, callback=Stop())
     assert model.num_timesteps == 130
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", CONTROL_AGENTS)
+def test_on_a_gpu_an_agent_learns_and_is_loaded_without_one(name, cuda, tmp_path):
+    model = make(name, device=cuda).learn(STEPS[name])
+    assert model.preferences.model.device.type == cuda
+    assert true_return(lambda observation: model.predict(observation, deterministic=True)[0]) > -5.5
+    model.save(tmp_path / "agent")
+    loaded = type(model).load(tmp_path / "agent", prefenvs.wrap(Line(), budget=60, name="Line"), device="cpu")
+    observations = np.linspace(-1, 1, 50, dtype=np.float32)[:, None]
+    ours, theirs = (m.predict(observations, deterministic=True)[0] for m in (model, loaded))
+    np.testing.assert_allclose(ours, theirs, atol=1e-4)

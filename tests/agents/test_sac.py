@@ -196,10 +196,8 @@ def test_a_saved_model_goes_on_as_one_that_was_not(tmp_path):
 
 
 @pytest.mark.gpu
-def test_an_update_on_the_accelerator_equals_the_cpus():
-    if not torch.cuda.is_available():
-        pytest.skip("needs a CUDA device")
-    models = [pair()[1], pair(device="cuda")[1]]
+def test_an_update_on_a_gpu_equals_the_cpus(cuda):
+    models = [pair()[1], pair(device=cuda)[1]]
     models[1].policy.load_state_dict(models[0].policy.state_dict())
     for name in FIELDS:
         models[1].replay_buffer.fields[name].copy_(models[0].replay_buffer.fields[name])
@@ -212,3 +210,19 @@ def test_an_update_on_the_accelerator_equals_the_cpus():
     theirs, ours = (numbers(model) for model in models)
     for name in theirs:
         torch.testing.assert_close(ours[name].cpu(), theirs[name], rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
+def test_replayed_updates_on_a_gpu_equal_launched_ones(case, cuda):
+    models = [pair(**{**case, "device": cuda})[1] for _ in range(2)]
+    models[1].cuda_graphs = True
+    for model in models:
+        for updates in (1, 6, 3):
+            train_both([model], updates)
+            model._current_progress_remaining -= 0.2  # another learning rate, for the recording in use
+        model.tau = 0.5  # another recording
+        train_both([model], 6)
+    assert_same(models, atol=1e-5)
+    recorded = [model.logger.name_to_value.get("train/graph_seconds", 0.0) for model in models]
+    assert recorded[0] == 0.0 < recorded[1]

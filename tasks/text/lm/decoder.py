@@ -9,10 +9,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from prefenvs.tasks.text.lm import single_row
 from prefenvs.tasks.text.lm.sampling import Completions, completion_mask, draw_completions, token_logprobs
 
 Step = Callable[[Tensor, int, Tensor | None], Tensor]
 """From a stream (n, width), its position and a mask of positions to read, or None for all, to the next stream."""
+Read = Callable[[Tensor | None, int], Tensor]
+"""From tokens (n, 1), None for the prompts' last ones, and their position to logits (n, V) of the next tokens."""
 
 
 class Block(nn.Module):
@@ -37,7 +40,7 @@ class Block(nn.Module):
 
         Args:
             x: (n, L, width).
-            mask: bool, broadcast to (n, heads, L, L): which positions each one may attend to; None for all.
+            mask: bool, broadcast to (n, heads, L, L): which positions each one may attend to; None for all up to it.
             cache: where to keep keys and values, see `remember`.
         """
         n, length, width = x.shape
@@ -48,7 +51,7 @@ class Block(nn.Module):
         )
         if cache is not None:
             _keep(joint[1:], cache)
-        read = F.scaled_dot_product_attention(joint[0], joint[1], joint[2], mask)
+        read = F.scaled_dot_product_attention(joint[0], joint[1], joint[2], mask, is_causal=mask is None)
         x = x + self.attention_out(read.transpose(1, 2).reshape(n, length, width))
         return x + self.mlp_out(F.gelu(self.mlp_in(self.mlp_norm(x)), approximate="tanh"))
 
@@ -183,35 +186,69 @@ class Decoder(nn.Module):
         Raises:
             ValueError: for a temperature below 0, or more tokens than `context`.
         """
+        self._check_length(prompts.shape[1] + max_new_tokens)
+        prompts, real = self._without_shared_padding(prompts)
         n, width = prompts.shape
-        self._check_length(width + max_new_tokens)
-        real, length = self._real(prompts), width + max_new_tokens
-        unread, places = None, self.positions[None, :length]
-        if not bool(real.all()):
-            places = self.positions[_places(F.pad(real, (0, max_new_tokens), value=True))]
-            unread = torch.zeros_like(real, dtype=places.dtype).masked_fill_(~real, -torch.inf)
-            unread = unread.repeat_interleave(self.heads, 0)[:, None]  # (n * heads, 1, P), added to scores
+        length = width + max_new_tokens
         cache = self.words.new_empty(len(self.blocks), length, 3, n * self.heads, self.width // self.heads)
+        places = self.positions[None, :length]
+        if real is not None:
+            places = self.positions[_places(F.pad(real, (0, max_new_tokens), value=True))]
+        begun = self._read_prompts(prompts, places, real, cache)
+        alone = real is None and single_row.serves(self, n)
+        read = single_row.reader(self, cache, begun) if alone else self._reader(cache, begun, places, real)
+
+        def next_logits(token: Tensor | None, t: int) -> Tensor:
+            return read(token, width + t - 1)
+
+        return draw_completions(next_logits, n, max_new_tokens, self.eos, self.pad, rng, temperature)
+
+    def _without_shared_padding(self, prompts: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Prompts (n, L) without the padding that all begin with, and which positions are real, None if all are."""
+        if not bool((prompts[:, 0] == self.pad).any()):
+            return prompts, None
+        real = self._real(prompts)
+        shared = int((~real[:, :-1]).all(0).sum())
+        prompts, real = prompts[:, shared:], real[:, shared:]
+        return prompts, None if bool(real.all()) else real
+
+    def _read_prompts(self, prompts: Tensor, places: Tensor, real: Tensor | None, cache: Tensor) -> Tensor:
+        """Keep what later positions need of prompts (n, L), and return (n, width) their ends before the last block."""
         blocks: list[Any] = list(self.blocks)
-        words, mask = self.words, _causal(real[:, :-1])
-        x = F.embedding(prompts[:, :-1], words) + places[:, : width - 1]
+        mask = None if real is None else _causal(real)
+        x = F.embedding(prompts, self.words) + places[:, : prompts.shape[1]]
         for block, kept in zip(blocks[:-1], cache, strict=False):
             x = block(x, mask, kept)
         blocks[-1].remember(x, cache[-1])
+        return x[:, -1]
+
+    def _reader(self, cache: Tensor, begun: Tensor, places: Tensor, real: Tensor | None) -> Read:
+        """Reads tokens at a position, after all before it.
+
+        Args:
+            cache: (layers, S, 3, n * heads, width / heads) that holds the prompts; see `Block.remember`.
+            begun: (n, width) stream of the prompts' last position before the last block.
+            places: (n or 1, S, width) what is added to words at each position.
+            real: (n, P) which positions of the prompts to read; None for all.
+        """
+        blocks: list[Any] = list(self.blocks)
         steps = [block.stepper(kept) for block, kept in zip(blocks, cache, strict=True)]
-        shape, norm = (self.width,), (self.norm.weight, self.norm.bias, self.norm.eps)
-        each_place = places.unbind(1)
+        norm, each_place = (self.norm.weight, self.norm.bias, self.norm.eps), places.unbind(1)
+        if real is not None:
+            last = real.shape[1] - 1
+            unread = torch.zeros_like(real, dtype=places.dtype).masked_fill_(~real, -torch.inf)
+            unread = unread.repeat_interleave(self.heads, 0)[:, None]  # (n * heads, 1, P), added to scores
 
-        def next_logits(token: Tensor | None, t: int) -> Tensor:
-            at = width + t - 1
-            x = torch.embedding(words, prompts[:, -1] if token is None else token) + each_place[at]
-            # A prompt's last position reads itself even if it is padding, as in `_causal`.
-            mask = None if unread is None else F.pad(unread[..., : width - (t == 0)], (0, t or 1))
-            for step in steps:
+        def read(token: Tensor | None, at: int) -> Tensor:
+            x = begun if token is None else torch.embedding(self.words, token.squeeze(1)) + each_place[at]
+            mask = None
+            if real is not None:  # a prompt's last position reads itself even if it is padding, as in `_causal`
+                mask = F.pad(unread[..., : last + (at > last)], (0, max(at - last, 1)))
+            for step in steps if token is not None else steps[-1:]:
                 x = step(x, at, mask)
-            return F.linear(torch.layer_norm(x, shape, *norm), words)
+            return F.linear(torch.layer_norm(x, (self.width,), *norm), self.words)
 
-        return draw_completions(next_logits, n, max_new_tokens, self.eos, self.pad, rng, temperature)
+        return read
 
     def _check_length(self, length: int) -> None:
         if length > self.context:

@@ -56,9 +56,7 @@ class LanguageModel(Protocol):
 def completion_mask(completions: Tensor, eos: int, pad: int) -> Tensor:
     """(n, T) bool, True on the tokens of completions: up to and including the first `eos`, before any other padding."""
     ends = completions == eos
-    over = ends | (completions == pad)
-    before = over.cumsum(1) - over.long()
-    return (before == 0) & (ends | ~over)
+    return (ends | (completions == pad)).cumsum(1) <= ends  # nothing ended it yet, or this is the first and `eos`
 
 
 def token_logprobs(logits: Tensor, tokens: Tensor, temperature: float = 1.0) -> Tensor:
@@ -66,7 +64,7 @@ def token_logprobs(logits: Tensor, tokens: Tensor, temperature: float = 1.0) -> 
     if temperature == 0.0:
         return torch.where(tokens == logits.argmax(-1), 0.0, -torch.inf)
     scaled = logits if temperature == 1.0 else logits / temperature
-    return scaled.gather(-1, tokens[..., None])[..., 0] - scaled.logsumexp(-1)
+    return scaled.log_softmax(-1).gather(-1, tokens[..., None]).squeeze(-1)
 
 
 def draw_completions(
@@ -81,7 +79,7 @@ def draw_completions(
     """Write n completions a token at a time, until all have ended or T tokens are written.
 
     Args:
-        next_logits: given the last tokens (n,), None at first, and how many are written, new logits (n, V) of the next.
+        next_logits: given the last tokens (n, 1), None at first, and how many there are, new logits (n, V) of the next.
         n: completions.
         max_new_tokens: T.
         eos: token that ends a completion.
@@ -95,7 +93,7 @@ def draw_completions(
     if not temperature >= 0.0:
         raise ValueError(f"temperature={temperature}, expected 0 (the likeliest token) or more.")
     with torch.inference_mode():
-        draws = torch.rand(max_new_tokens, n, 1, generator=rng, device=rng.device)
+        drawn = torch.rand(max_new_tokens, n, 1, generator=rng, device=rng.device)
         kept: list[Tensor] = []
         seen: list[Tensor] = []  # logits of the last tokens, which are not scored yet
         scores: list[Tensor] = []
@@ -103,14 +101,13 @@ def draw_completions(
         while not done:
             logits = next_logits(token, t := len(kept)).float()
             if not kept:
-                draws, may_end = draws.to(logits.device), 0 <= eos < logits.shape[-1]
+                draws, may_end = drawn.to(logits.device).unbind(0), 0 <= eos < logits.shape[-1]
                 over = torch.zeros(n, 1, dtype=torch.bool, device=logits.device)
-            drawn = _draw(logits, draws[t], temperature)
-            kept.append(drawn)
+            token = _draw(logits, draws[t], temperature)
+            kept.append(token)
             seen.append(logits)
-            token = drawn.squeeze(1)
             if may_end:
-                over = over | (drawn == eos)
+                over = over | (token == eos)
             done = t + 1 == max_new_tokens or (may_end and bool(over.all()))
             if done or len(seen) * logits.numel() >= SCORED:
                 scores.append(token_logprobs(torch.stack(seen, 1), torch.cat(kept[-len(seen) :], 1), temperature))
@@ -119,9 +116,8 @@ def draw_completions(
         tokens = F.pad(torch.cat(kept, 1), short, value=pad)
         mask = completion_mask(tokens, eos, pad)
         logprobs = F.pad(torch.cat(scores, 1), short)
-        found = torch.where(mask, tokens, pad), mask, torch.where(mask, logprobs, 0.0)
-    with torch.inference_mode(False):  # copies, because a learner could not differentiate through what was made there
-        return Completions(*(tensor.clone() for tensor in found))
+    with torch.inference_mode(False):  # because a learner could not differentiate through what is made there
+        return Completions(torch.where(mask, tokens, pad), mask.clone(), torch.where(mask, logprobs, 0.0))
 
 
 def _draw(logits: Tensor, draws: Tensor, temperature: float) -> Tensor:
@@ -130,4 +126,4 @@ def _draw(logits: Tensor, draws: Tensor, temperature: float) -> Tensor:
         return logits.argmax(-1, keepdim=True)
     cumulated = (logits if temperature == 1.0 else logits / temperature).softmax(-1).cumsum(-1)
     # Against the last sum, not 1, so that rounding never lets a draw fall beyond the last possible token.
-    return torch.searchsorted(cumulated, draws * cumulated[:, -1:], right=True)
+    return torch.searchsorted(cumulated, draws * cumulated.narrow(1, -1, 1), right=True)

@@ -105,7 +105,7 @@ class Tabular(nn.Module):
 
         def next_logits(token: Tensor | None, t: int) -> Tensor:
             nonlocal code
-            code = code if token is None else code * self.vocab_size + token
+            code = code if token is None else code * self.vocab_size + token.squeeze(1)
             return self.table[number, self.offsets[t] + code]
 
         return draw_completions(next_logits, len(prompts), max_new_tokens, self.eos, self.pad, rng, temperature)

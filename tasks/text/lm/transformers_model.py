@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from prefenvs.tasks.product import is_large, linear
 from prefenvs.tasks.text.lm.decoder import Decoder
 from prefenvs.tasks.text.lm.sampling import Completions, completion_mask, draw_completions, token_logprobs
 
@@ -18,7 +20,8 @@ class TransformersModel(nn.Module):
     """Shows a causal language model of transformers as a LanguageModel.
 
     Dropout is turned off for good: with it the learner would score tokens by another network than the one that drew
-    them, and no ratio would begin at 1. GPT-2's activation is replaced by torch's kernel of the same function.
+    them, and no ratio would begin at 1. GPT-2's activation is replaced by torch's kernel of the same function, and
+    large linear layers on the CPU sample by the quicker library.
 
     Example:
         >>> from transformers import GPT2Config, GPT2LMHeadModel                                    # doctest: +SKIP
@@ -42,6 +45,10 @@ class TransformersModel(nn.Module):
         for module in model.modules():
             if isinstance(module, nn.Dropout):
                 module.p = 0.0
+            if type(module) is nn.Linear:
+                module.forward = partial(_linear, module, module.out_features)  # type: ignore[method-assign]
+            elif type(module).__name__ == "Conv1D":  # GPT-2's linear layer
+                module.forward = partial(_linear, module, module.nf)
             for name, child in module.named_children():
                 if type(child).__name__ == "NewGELUActivation":  # GPT-2's; eight calls where torch has one
                     setattr(module, name, nn.GELU(approximate="tanh"))
@@ -121,7 +128,7 @@ class TransformersModel(nn.Module):
             nonlocal cache
             end = width + t
             read = self.model(
-                input_ids=prompts if token is None else token[:, None],
+                input_ids=prompts if token is None else token,
                 attention_mask=mask[:, :end],
                 position_ids=positions[:, :end] if token is None else positions[:, end - 1 : end],
                 past_key_values=cache,
@@ -142,6 +149,14 @@ class TransformersModel(nn.Module):
             use_cache=False,
             **outputs,
         )
+
+
+def _linear(layer: Any, outputs: int, x: Tensor) -> Tensor:
+    """What a linear layer makes of x (..., inputs); `linear` knows no autograd, so it serves in inference mode only."""
+    if not (torch.is_inference_mode_enabled() and is_large(x, x.numel() * outputs)):
+        return type(layer).forward(layer, x)
+    weight = layer.weight if isinstance(layer, nn.Linear) else layer.weight.t()  # Conv1D's is (in, out)
+    return linear(x.flatten(0, -2), weight, layer.bias).unflatten(0, x.shape[:-1])
 
 
 def with_lora(model: Any, settings: Mapping[str, Any]) -> Any:

@@ -240,3 +240,11 @@ def test_its_exact_laws_are_of_its_greedy_policy_from_the_stock_that_it_chooses(
     values, probabilities = solution.return_law()
     assert probabilities.sum() == pytest.approx(1.0)
     assert values.min() >= -5 * 6
+
+
+@pytest.mark.gpu
+def test_it_learns_on_a_gpu(cuda):
+    model = QuantileDQN("MlpPolicy", Lottery(), functional=CVaR(0.75), quantiles=8, seed=0, **{**FAST, "device": cuda})
+    model.learn(400)
+    assert model.device.type == cuda
+    assert choice(model, -2.0) in (0, 1)

@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from prefenvs.agents.fused import product
 from prefenvs.agents.reward_models import PreferenceData, RewardEnsemble, bradley_terry_loss, fit
 from prefenvs.agents.reward_models.training import accuracy
 from prefenvs.segments import Label, Query, Segments, one_hot
+from prefenvs.tasks import product
 
 BOX, ACT = gym.spaces.Box(-np.inf, np.inf, (3,)), gym.spaces.Box(-1, 1, (2,))
 
@@ -241,3 +241,20 @@ def test_fitting_without_answers_says_so():
     model = ensemble()
     with pytest.raises(ValueError, match="all were skipped"):
         fit(model, torch.optim.Adam(model.parameters()), PreferenceData(), rng=torch.Generator())
+
+
+@pytest.mark.gpu
+def test_a_fit_on_a_gpu_equals_the_cpus(cuda):
+    rng = np.random.default_rng(0)
+    query = Query(segments(40), n=20, k=2)
+    label = Label(one_hot(rng.integers(2, size=20), 2))
+    fits = []
+    for device in ("cpu", cuda):
+        model, data = ensemble().to(device), PreferenceData()
+        data.add(model, query, label)
+        optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+        fits.append((fit(model, optimizer, data, rng=torch.Generator().manual_seed(0), epochs=20, batch=8), model))
+    (ours, mine), (theirs, other) = fits
+    assert ours.loss == pytest.approx(theirs.loss, rel=1e-3)
+    for name, tensor in mine.state_dict().items():
+        torch.testing.assert_close(other.state_dict()[name].cpu(), tensor, rtol=1e-3, atol=1e-4)

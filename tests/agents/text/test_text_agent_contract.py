@@ -124,3 +124,16 @@ def test_a_callback_sees_every_iteration_and_can_stop(name):
     assert len(seen) == 2
     assert model.num_timesteps == seen[-1] <= 128
     assert np.isfinite(model.logger.name_to_value.get("train/loss", 0.0))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", TEXT_AGENTS)
+def test_on_a_gpu_an_agent_learns_and_is_loaded_without_one(name, cuda, tmp_path):
+    model = make(name, device=cuda).learn(64 * 60)
+    assert evaluate_text(model, "prefenvs/TextBandit-v0", 400).mean > 0.5
+    model.save(tmp_path / "agent")
+    loaded = type(model).load(tmp_path / "agent", envs(), policy=table(seed=9), device="cpu")
+    prompts = torch.from_numpy(TASK.language.prompt_tokens)
+    if name != "best_of_n":  # which draws
+        ours, theirs = (m.policy.to("cpu").logprobs(prompts, prompts[:, :1]) for m in (model, loaded))
+        torch.testing.assert_close(ours, theirs)

@@ -9,7 +9,7 @@ import torch
 
 from prefenvs.tasks.text import language_of
 from prefenvs.tasks.text.enumerable import TextEnum, all_completions
-from prefenvs.tasks.text.lm import Decoder, as_gpt2, completion_mask, pretrain
+from prefenvs.tasks.text.lm import Decoder, as_gpt2, completion_mask, pretrain, single_row
 from prefenvs.tasks.text.lm.pretraining import sft_loss
 
 SMALL = {"layers": 2, "width": 16, "heads": 2}
@@ -70,6 +70,38 @@ def test_the_shortest_prompts_are_sampled_as_they_are_scored(model, prompts):
     prompts = torch.tensor(prompts)
     written = model.sample(prompts, 6, torch.Generator().manual_seed(1))
     torch.testing.assert_close(model.logprobs(prompts, written.tokens).detach(), written.logprobs, atol=2e-6, rtol=2e-6)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.0])
+@pytest.mark.parametrize("prompt", [[3], [1, 2, 4], [0, 0, 5, 2]], ids=str)
+def test_one_sequence_alone_is_read_as_in_a_batch(model, prompt, temperature, monkeypatch):
+    """A single row on the CPU takes the path of `single_row`, all others that of the blocks."""
+    with torch.no_grad():
+        for block in model.blocks:
+            for norm in (block.attention_norm, block.mlp_norm):  # so that gains and biases matter
+                norm.weight.uniform_(0.5, 1.5, generator=torch.Generator().manual_seed(2))
+                norm.bias.normal_(generator=torch.Generator().manual_seed(3))
+            for layer in (block.attention_in, block.attention_out, block.mlp_in, block.mlp_out):
+                layer.bias.normal_(generator=torch.Generator().manual_seed(4))
+    prompts = torch.tensor([prompt])
+    for seed in range(20):
+        alone = model.sample(prompts, 8, torch.Generator().manual_seed(seed), temperature)
+        torch.testing.assert_close(
+            alone.logprobs, model.logprobs(prompts, alone.tokens, temperature).detach(), atol=1e-5, rtol=1e-5
+        )
+        with monkeypatch.context() as patched:
+            patched.setattr(single_row, "serves", lambda *_: False)
+            in_blocks = model.sample(prompts, 8, torch.Generator().manual_seed(seed), temperature)
+        assert torch.equal(alone.tokens, in_blocks.tokens)
+        torch.testing.assert_close(alone.logprobs, in_blocks.logprobs, atol=1e-5, rtol=1e-5)
+
+
+def test_a_single_row_of_doubles_is_read_by_torch(model):
+    written = model.double().sample(PROMPTS[1:2], 6, torch.Generator().manual_seed(0))
+    assert not single_row.serves(model, 1)
+    torch.testing.assert_close(
+        model.logprobs(PROMPTS[1:2], written.tokens).detach().float(), written.logprobs, atol=1e-5, rtol=1e-5
+    )
 
 
 def test_samples_follow_the_probabilities(model):
@@ -171,3 +203,15 @@ def test_making_an_environment_loads_no_torch():
         "assert not {'torch', 'transformers'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_a_model_scores_as_on_the_cpu_and_as_it_samples(model, cuda):
+    completions = torch.randint(0, 6, (4, 5), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected = model.logprobs(PROMPTS, completions)
+        model.to(cuda)
+        torch.testing.assert_close(model.logprobs(PROMPTS.to(cuda), completions.to(cuda)).cpu(), expected)
+        written = model.sample(PROMPTS.repeat(50, 1).to(cuda), 6, torch.Generator(cuda).manual_seed(1))
+        scored = model.logprobs(PROMPTS.repeat(50, 1).to(cuda), written.tokens)
+    torch.testing.assert_close(scored, written.logprobs, atol=2e-5, rtol=2e-5)

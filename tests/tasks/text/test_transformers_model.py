@@ -1,12 +1,15 @@
 """A model of transformers behind the same protocol: it scores, samples, trains and loads as ours does."""
 
+from copy import deepcopy
+
 import numpy as np
 import pytest
 import torch
 
+from prefenvs.tasks import product
 from prefenvs.tasks.text import language_of
 from prefenvs.tasks.text.enumerable import all_completions
-from prefenvs.tasks.text.lm import TransformersModel, completion_mask
+from prefenvs.tasks.text.lm import TransformersModel, completion_mask, transformers_model
 from prefenvs.tasks.text.lm.pretraining import sft_loss
 
 transformers = pytest.importorskip("transformers", reason="needs the text extra")
@@ -61,6 +64,25 @@ def test_the_sampler_scores_as_the_learner_does_in_training_mode_too(model, temp
     scored = model.logprobs(prompts, written.tokens, temperature)
     torch.testing.assert_close(scored.detach(), written.logprobs, atol=5e-6, rtol=5e-6)
     assert torch.equal(written.mask, completion_mask(written.tokens, 0, 0))
+
+
+def test_large_layers_sample_by_the_other_library_as_they_score_also_in_a_copy(model, monkeypatch):
+    monkeypatch.setattr(product, "_WORTH", 0)
+    called = []
+    monkeypatch.setattr(transformers_model, "linear", lambda *given: called.append(given) or product.linear(*given))
+    copy = deepcopy(model)
+    with torch.no_grad():
+        for parameter in copy.parameters():
+            parameter.mul_(0.9)
+    for one in (model, copy):
+        called.clear()
+        written = one.sample(PROMPTS, 6, torch.Generator().manual_seed(1))
+        used = {weight.data_ptr() for _, weight, _ in called}
+        assert used
+        assert used <= {parameter.data_ptr() for parameter in one.parameters()}
+        torch.testing.assert_close(
+            one.logprobs(PROMPTS, written.tokens).detach(), written.logprobs, atol=5e-6, rtol=5e-6
+        )
 
 
 def test_it_scores_as_the_model_itself_did():

@@ -1,0 +1,47 @@
+"""A function replayed from a CUDA graph is the function."""
+
+from functools import partial
+
+import pytest
+import torch
+
+from prefenvs.agents.fused import Captured, addresses
+
+
+def test_on_a_cpu_every_call_is_the_function_itself():
+    calls = []
+    captured = Captured(lambda x: calls.append(x) or x + 1)
+    for _ in range(3):
+        assert captured("key", torch.zeros(2)).tolist() == [1, 1]
+    assert len(calls) == 3
+    assert captured.seconds == 0
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_the_third_call_of_a_kind_is_a_replay(cuda):
+    calls, total = [], torch.zeros(2, device=cuda)
+
+    def add(x):
+        calls.append(x.shape)
+        return total.add_(x).clone()
+
+    captured = Captured(add)
+    seen = [captured(addresses([total]), torch.full((2,), float(i), device=cuda)) for i in range(5)]
+    assert [x.tolist() for x in seen] == [[0, 0], [1, 1], [3, 3], [6, 6], [10, 10]]
+    assert len(calls) == 2, "once as it is, once to record"
+    assert captured.seconds > 0
+    captured(addresses([total]), torch.ones(1, device=cuda))
+    captured("other key", torch.ones(2, device=cuda))
+    assert len(calls) == 4, "another shape and another key are called anew"
+
+
+@pytest.mark.gpu
+def test_replays_draw_the_numbers_that_calls_would(cuda):
+    def noisy(x):
+        return x + torch.empty_like(x).normal_()
+
+    drawn, x = [], torch.zeros(1000, device=cuda)
+    for call in (noisy, partial(Captured(noisy), "key")):
+        torch.manual_seed(0)
+        drawn.append(torch.stack([call(x) for _ in range(5)]))
+    assert torch.equal(*drawn)
