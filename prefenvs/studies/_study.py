@@ -122,10 +122,17 @@ def _names(node: ast.stmt) -> list[str]:
 def _constants(tree: ast.Module) -> dict[str, ast.expr]:
     found: dict[str, ast.expr] = {}
     for node in tree.body:
-        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
-            found[node.targets[0].id] = node.value
-        elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.value is not None:
-            found[node.target.id] = node.value
+        if isinstance(node, ast.Assign):
+            target, value = node.targets[0], node.value
+        elif isinstance(node, ast.AnnAssign) and node.value is not None:
+            target, value = node.target, node.value
+        else:
+            continue
+        if isinstance(target, ast.Tuple) and isinstance(value, ast.Tuple):  # A, B = 1, 2
+            pairs = list(zip(target.elts, value.elts, strict=True))
+        else:
+            pairs = [(name, value) for name in (target.elts if isinstance(target, ast.Tuple) else [target])]
+        found |= {name.id: value for name, value in pairs if isinstance(name, ast.Name)}
     return {name: value for name, value in found.items() if name.isupper()}
 
 

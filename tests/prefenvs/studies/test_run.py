@@ -25,6 +25,7 @@ PARTS = ("nothing",)
 TESTS = ("tests/prefenvs/studies/test_run.py",)
 SEEDS = {"smoke": (0, 1), "full": tuple(range(100, 105))}
 SCORES = {"ours": 1.0, "their own": 3.0}
+STEP, MORE = 0.1, {"unused": 1}
 
 
 def arms(scale):
@@ -145,6 +146,8 @@ def test_seeds_go_on_from_the_last(study, tmp_path):
         ("range(100, 105)", "range(100, 106)", True),
         ("return tuple(SCORES)", "return tuple(SCORES)[:1]", True),
         ('"ours": 1.0', '"ours": 2.0', True),
+        ("STEP, MORE = 0.1", "STEP, MORE = 0.2", True),
+        ('STEP, MORE = 0.1, {"unused": 1}', 'MORE = {"unused": 1}\nSTEP = 0.1', False),
     ],
 )
 def test_the_hash_is_of_what_is_fixed_and_not_of_how_it_is_written(old, new, amends):
