@@ -126,7 +126,7 @@ def over_seeds(
 def lead(
     what: str, of: Mapping[str, np.ndarray], ours: str, theirs: str, margin: float = 0.0, *, at_most: bool = False
 ) -> Estimate:
-    """How far an arm is above another, `over_seeds`, of (n,) numbers a seed by arm: "what, ours - theirs"."""
+    """How far an arm is above another, `over_seeds`, of (n,) numbers a seed by arm: "[what, ]ours - theirs"."""
     return over_seeds(f"{what}, {ours} - {theirs}".removeprefix(", "), of[ours] - of[theirs], margin, at_most=at_most)
 
 
