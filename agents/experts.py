@@ -132,8 +132,8 @@ EXPERTS: dict[str, ExpertSettings] = {
     ),
     # A pilot with gamma 0.99 and rate 4e-4 sprinted and fell: 644 points at 348k steps. This had 3268 at 360k.
     "Hopper": ExpertSettings(600_000, **_FALLS),
-    # Fitted to the same 3M steps, values of discount 0.99, 0.97 and 0.95 rank the regret of 300 segments of all
-    # behaviour at 0.58, 0.70 and 0.77.
+    # Pilots fitted values of discount 0.99, 0.97 and 0.95 to the same 3M steps: they ranked the regret of 300 segments
+    # of all behaviour at 0.58, 0.70 and 0.77.
     "Walker2d": ExpertSettings(
         1_000_000,
         **_FALLS | {"value_gamma": 0.95, "value_hidden": (176, 176, 176), "value_steps": 6_000_000, "follow": 70},

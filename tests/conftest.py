@@ -39,6 +39,12 @@ def cuda():
     return "cuda"
 
 
+@pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def device(request):
+    """Each device that learners run on, so that what a GPU is asked to do is done on every machine."""
+    return request.getfixturevalue("cuda") if request.param == "cuda" else request.param
+
+
 @pytest.fixture(autouse=True, scope="session")
 def one_module_a_file():
     """Fail if a test imported `agents` or `tasks` instead of `prefenvs.agents` and `prefenvs.tasks`."""

@@ -113,26 +113,23 @@ class _Text(str):
 
 def _names(node: ast.stmt) -> list[str]:
     """What a statement defines: a function, or names that it assigns."""
-    if isinstance(node, ast.FunctionDef):
-        return [node.name]
-    targets = node.targets if isinstance(node, ast.Assign) else []
-    return [target.id for target in targets if isinstance(target, ast.Name)]
+    return [node.name] if isinstance(node, ast.FunctionDef) else list(_assigned(node))
+
+
+def _assigned(node: ast.stmt) -> dict[str, ast.expr]:
+    """What a statement assigns by name; of `A, B = 1, 2` each its own, of `A, *B = f()` each the whole."""
+    if not isinstance(node, ast.Assign | ast.AnnAssign) or node.value is None:
+        return {}
+    target, value = node.targets[0] if isinstance(node, ast.Assign) else node.target, node.value
+    if isinstance(target, ast.Tuple) and isinstance(value, ast.Tuple) and len(target.elts) == len(value.elts):
+        pairs = list(zip(target.elts, value.elts, strict=True))
+    else:
+        pairs = [(part, value) for part in ast.walk(target)]  # type: ignore[misc]
+    return {name.id: of for name, of in pairs if isinstance(name, ast.Name)}
 
 
 def _constants(tree: ast.Module) -> dict[str, ast.expr]:
-    found: dict[str, ast.expr] = {}
-    for node in tree.body:
-        if isinstance(node, ast.Assign):
-            target, value = node.targets[0], node.value
-        elif isinstance(node, ast.AnnAssign) and node.value is not None:
-            target, value = node.target, node.value
-        else:
-            continue
-        if isinstance(target, ast.Tuple) and isinstance(value, ast.Tuple):  # A, B = 1, 2
-            pairs = list(zip(target.elts, value.elts, strict=True))
-        else:
-            pairs = [(name, value) for name in (target.elts if isinstance(target, ast.Tuple) else [target])]
-        found |= {name.id: value for name, value in pairs if isinstance(name, ast.Name)}
+    found = {name: value for node in tree.body for name, value in _assigned(node).items()}
     return {name: value for name, value in found.items() if name.isupper()}
 
 

@@ -124,7 +124,7 @@ class ExactPPO:
             reward: in its own unit.
             reference: in nats.
             beta: in units of reward a nat.
-            steps: calls until the policy that writes is renewed.
+            steps: calls until the policy that writes is renewed; infinite for never.
         """
         self.reward, self.reference, self.beta, self.steps = reward, reference, beta, steps
         self._calls = 0

@@ -1,8 +1,7 @@
 """The Decoder reading one sequence on the CPU, a token at a time, in numpy.
 
-With one row it is calls that cost and the stream of weights, not arithmetic. A call of numpy takes a third of torch's,
-and its product of a matrix and a vector reads the weights as fast as the processor's caches give them. Arrays share
-their memory with the tensors of the model; softmax and GELU stay torch's.
+With one row it is calls that cost and the stream of weights, not arithmetic, and numpy's cost less than torch's
+(benchmarks/text_generation.py). Arrays share their memory with the tensors of the model; softmax and GELU stay torch's.
 """
 
 from __future__ import annotations

@@ -126,11 +126,10 @@ def test_a_callback_sees_every_iteration_and_can_stop(name):
     assert np.isfinite(model.logger.name_to_value.get("train/loss", 0.0))
 
 
-@pytest.mark.gpu
 @pytest.mark.parametrize("name", TEXT_AGENTS)
-def test_on_a_gpu_an_agent_learns_and_is_loaded_without_one(name, cuda, tmp_path):
-    model = make(name, device=cuda).learn(64 * 60)
-    assert evaluate_text(model, "prefenvs/TextBandit-v0", 400).mean > 0.5
+def test_an_agent_learns_on_any_device_and_is_loaded_on_the_cpu(name, device, tmp_path):
+    model = make(name, device=device).learn(64 * 60)
+    assert evaluate_text(model, "prefenvs/TextBandit-v0", 400).mean > 0.25  # of the reference it is about 0
     model.save(tmp_path / "agent")
     loaded = type(model).load(tmp_path / "agent", envs(), policy=table(seed=9), device="cpu")
     prompts = torch.from_numpy(TASK.language.prompt_tokens)

@@ -147,6 +147,7 @@ def test_seeds_go_on_from_the_last(study, tmp_path):
         ("return tuple(SCORES)", "return tuple(SCORES)[:1]", True),
         ('"ours": 1.0', '"ours": 2.0', True),
         ("STEP, MORE = 0.1", "STEP, MORE = 0.2", True),
+        ("STEP, MORE = 0.1", "STEP, *MORE = 0.1, 1", True),
         ('STEP, MORE = 0.1, {"unused": 1}', 'MORE = {"unused": 1}\nSTEP = 0.1', False),
     ],
 )

@@ -205,13 +205,12 @@ def test_making_an_environment_loads_no_torch():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-@pytest.mark.gpu
-def test_on_a_gpu_a_model_scores_as_on_the_cpu_and_as_it_samples(model, cuda):
+def test_on_any_device_a_model_scores_as_on_the_cpu_and_as_it_samples(model, device):
     completions = torch.randint(0, 6, (4, 5), generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         expected = model.logprobs(PROMPTS, completions)
-        model.to(cuda)
-        torch.testing.assert_close(model.logprobs(PROMPTS.to(cuda), completions.to(cuda)).cpu(), expected)
-        written = model.sample(PROMPTS.repeat(50, 1).to(cuda), 6, torch.Generator(cuda).manual_seed(1))
-        scored = model.logprobs(PROMPTS.repeat(50, 1).to(cuda), written.tokens)
+        model.to(device)
+        torch.testing.assert_close(model.logprobs(PROMPTS.to(device), completions.to(device)).cpu(), expected)
+        written = model.sample(PROMPTS.repeat(50, 1).to(device), 6, torch.Generator(device).manual_seed(1))
+        scored = model.logprobs(PROMPTS.repeat(50, 1).to(device), written.tokens)
     torch.testing.assert_close(scored, written.logprobs, atol=2e-5, rtol=2e-5)
