@@ -224,7 +224,7 @@ class _SquashedGaussian:
         inside = (raw >= LOG_STD_MIN) & (raw <= LOG_STD_MAX)
         by_log_std = (by_mean * self._spread[:B] - alpha) * inside
         for head, by_output in zip(self.heads, (by_mean, by_log_std), strict=True):
-            write_gradients(head.weight, head.bias, by_output, latent)
+            write_gradients(head.weight.grad, head.bias.grad, by_output, latent)
         mean, log_std = self.heads
         self.trunk.backward((by_mean @ mean.weight).addmm_(by_log_std, log_std.weight))
 
