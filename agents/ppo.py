@@ -51,11 +51,13 @@ class PPO(stable_baselines3.PPO):
         finally:
             del self.policy.forward
 
+    @torch.no_grad()
     def train(self) -> None:
         """As SB3: `n_epochs` passes over the rollout in minibatches."""
         update = self._covering_update()
         if update is None:
-            super().train()
+            with torch.enable_grad():
+                super().train()
             return
         self.policy.set_training_mode(True)
         self._update_learning_rate(self.policy.optimizer)
@@ -222,9 +224,8 @@ class PPOUpdate:
         actions, values, log_prob = (torch.as_tensor(part) for part in (actions, values, log_prob))
         return actions.reshape(-1, *(self.model.action_space.shape or ())), values, log_prob
 
-    @torch.no_grad()
     def step(self, batch: Rollout, clip: float, clip_vf: float | None) -> Outcome:
-        """Update the policy by one minibatch.
+        """Update the policy by one minibatch. Call it under `torch.no_grad`.
 
         Args:
             batch: B rows, with their advantages standardized if they are to be.
@@ -246,9 +247,9 @@ class PPOUpdate:
             if not self.moved:
                 return outcome
 
-        # Where the ratio is inside its range plain and clipped are equal and both pass the gradient on, half each.
-        plain, clipped = batch.advantages * ratio, batch.advantages * ratio.clip(1 - clip, 1 + clip)
-        self.actor.backward(self.law.backward(plain * (plain <= clipped) / -B, model.ent_coef))
+        # The gradient stops where the ratio has left its range the way that pays.
+        inside = batch.advantages * (ratio - 1) <= abs(batch.advantages) * clip
+        self.actor.backward(self.law.backward(batch.advantages * ratio * inside / -B, model.ent_coef))
         by_value = error * (2 * model.vf_coef / B)
         if clip_vf is not None:
             by_value *= abs(change) <= clip_vf
@@ -268,6 +269,7 @@ class _Gaussian:
     def prepare(self, policy: Any) -> None:
         """Look the policy's parameter and its gradient up anew."""
         self._log_std, self._gradient = self.array(policy.log_std), self.array(policy.log_std.grad)
+        self._ones = self.array(torch.ones_like(policy.log_std))
 
     def mode(self, mean: Array) -> Array:
         """(B, act) the likeliest actions."""
@@ -283,8 +285,8 @@ class _Gaussian:
         self._inverse = self._xp.exp(-self._log_std)
         self._z = (actions - mean) * self._inverse
         self._squares = self._z * self._z
-        scale = self._log_std.sum() + 0.5 * math.log(2 * math.pi) * len(self._log_std)
-        return self._squares.sum(1) * -0.5 - scale, scale + 0.5 * len(self._log_std)
+        scale = self._log_std @ self._ones + 0.5 * math.log(2 * math.pi) * len(self._log_std)
+        return self._squares @ (-0.5 * self._ones) - scale, scale + 0.5 * len(self._log_std)
 
     def backward(self, by_log_prob: Array, ent_coef: float) -> Array:
         """(B, act) gradient by the mean; writes the gradient by `log_std`, the entropy's bonus included."""

@@ -39,6 +39,7 @@ class MLP:
         self.layers, self.kernels = list(layers), kernels
         self._relu = activation is nn.ReLU
         self._activated = [True] * (len(layers) - 1) + [activate_last]
+        self._activations = [(0.0 if on and self._relu else 1.0, on and not self._relu) for on in self._activated]
         self._rooms: dict[int, tuple[list[Any], list[Any]]] = {}
         self._device: torch.device | None = None
         self.prepare()
@@ -57,10 +58,10 @@ class MLP:
         """(B, out) outputs of (B, in) inputs. They, and what `backward` needs, are kept until the next call."""
         outputs, self._grads = self._rooms.get(len(x)) or self._make_room(x)
         self._inputs = [x]
-        for i, (weight, bias) in enumerate(self._weights):
-            relu = self._activated[i] and self._relu
-            y = self.kernels.linear(self._inputs[i], weight, bias, slope=0.0 if relu else 1.0, out=outputs[i])
-            self._inputs.append(self.kernels.tanh_(y) if self._activated[i] and not relu else y)
+        y = x
+        for (weight, bias), (slope, tanh), out in zip(self._weights, self._activations, outputs, strict=True):
+            y = self.kernels.linear(y, weight, bias, slope=slope, out=out)
+            self._inputs.append(self.kernels.tanh_(y) if tanh else y)
         return y
 
     def backward(self, grad: Any, *, weights: bool = True, inputs: slice | None = None) -> Any | None:
