@@ -7,7 +7,7 @@ from types import ModuleType
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from prefenvs.agents.fused import torch_kernels
 
@@ -46,10 +46,11 @@ class MLP:
 
     def prepare(self) -> None:
         """Begin a stretch of calls: look parameters and gradients up anew, which may have moved."""
-        array, device = self.kernels.array, self.layers[0].weight.device
-        self._weights = [(array(layer.weight), array(layer.bias)) for layer in self.layers]
-        grads = [(layer.weight.grad, layer.bias.grad) for layer in self.layers]
+        array, pairs = self.kernels.array, [parameters_of([layer]) for layer in self.layers]
+        self._weights = [(array(weight), array(bias)) for weight, bias in pairs]
+        grads = [(weight.grad, bias.grad) for weight, bias in pairs]
         self._gradients = [(None, None) if w is None or b is None else (array(w), array(b)) for w, b in grads]
+        device = pairs[0][0].device
         if device != self._device:
             self._rooms.clear()
             self._device = device
@@ -112,15 +113,18 @@ def linear_layers(network: Iterable[nn.Module]) -> tuple[list[nn.Linear], type[n
     layers, kinds = modules[::2], {type(module) for module in modules[1::2]}
     if not layers or len(kinds) > 1 or not kinds <= set(ACTIVATIONS):
         return None
-    if any(type(layer) is not nn.Linear or layer.bias is None for layer in layers):
+    if any(type(layer) is not nn.Linear for layer in layers):
         return None
-    if any(p.dtype != torch.float32 or not p.requires_grad for p in parameters_of(layers)):
+    parameters = parameters_of(layers)
+    if any(p is None or p.dtype != torch.float32 or not p.requires_grad for p in parameters):
         return None
     if any(module._forward_hooks or module._forward_pre_hooks for module in modules):
         return None
     return layers, kinds.pop() if kinds else nn.ReLU  # type: ignore[return-value]
 
 
-def parameters_of(layers: Iterable[Any]) -> list[Tensor]:
-    """Weights and biases in the order of the layers."""
-    return [parameter for layer in layers for parameter in (layer.weight, layer.bias)]
+def parameters_of(layers: Iterable[nn.Module]) -> list[Any]:
+    """Weights and biases in the order of the layers; a bias that a layer lacks is None."""
+    return [
+        parameter for layer in layers for parameter in layer._parameters.values()
+    ]  # attributes take ten times as long
