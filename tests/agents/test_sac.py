@@ -233,6 +233,7 @@ def test_an_error_amid_a_step_leaves_the_policy_as_it_was():
         if model_locals["self"].num_timesteps > 60:
             assert "set_training_mode" in vars(model_locals["self"].policy)
             raise RuntimeError("stop here")
+        return True
 
     model = SAC("MlpPolicy", "Pendulum-v1", learning_starts=50, policy_kwargs={"net_arch": [8]}, device="cpu")
     with pytest.raises(RuntimeError, match="stop here"):
