@@ -138,7 +138,7 @@ def read_table(path: Path, header: tuple[str, ...]) -> Table | None:
     values = np.zeros((len(rows) - 1, len(header)))
     for i, row in enumerate(rows[1:]):
         try:
-            values[i] = [float(cell) for cell in row]
+            values[i] = [float(cell) for _, cell in zip(header, row, strict=True)]
         except ValueError as error:
             raise DamagedFile(
                 f"{path} line {i + 2}: expected {len(header)} numbers ({','.join(header)}), got {','.join(row)!r}. "

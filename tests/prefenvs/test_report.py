@@ -173,6 +173,7 @@ def test_seeds_with_other_steps_meet_where_all_have_been():
         ("", "line 1: expected the header step,true_return,sd,episodes"),
         ("step,true_return\n0,1\n", "line 1: expected the header"),
         ("step,true_return,sd,episodes\n0,1,2,5\n100,3", "line 3: expected 4 numbers .* got '100,3'. Mend or remove"),
+        ("step,true_return,sd,episodes\n0,1,2,5\n80000", "line 3: expected 4 numbers .* got '80000'"),
         ("step,true_return,sd,episodes\n0,one,2,5\n", "line 2: expected 4 numbers"),
         ("step,true_return,sd,episodes\n0,nan,2,5\n", "line 2: true_return must be finite"),
         ("step,true_return,sd,episodes\n5,1,2,5\n5,1,2,5\n", "line 3: step 5 does not come after 5"),
