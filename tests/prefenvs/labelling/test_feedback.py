@@ -253,6 +253,36 @@ def test_a_damaged_store_is_left_as_it_is(tmp_path):
     assert path.read_bytes() == b"not a database" * 100
 
 
+def test_another_programs_database_is_no_store(tmp_path):
+    with sqlite3.connect(tmp_path / "a.sqlite") as connection:
+        connection.execute("CREATE TABLE runs (name TEXT)")
+    with pytest.raises(prefenvs.DamagedFile, match="cannot be read as a store of answers"):
+        pendulum(1, store=str(tmp_path / "a.sqlite"), segments=0)
+
+
+def test_a_store_that_is_in_use_or_cannot_be_written_is_not_called_damaged(tmp_path, monkeypatch):
+    path = tmp_path / "a.sqlite"
+    monkeypatch.setattr(sqlite3, "connect", partial(sqlite3.connect, timeout=0))  # wait for nobody
+    env, segments = pendulum(store=str(path))
+    feedback, query = prefenvs.feedback(env), Query(segments)
+    label = feedback.ask(query)
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    for question in (lambda: reopened(env), lambda: feedback.ask(query)):
+        with pytest.raises(prefenvs.PrefenvsError, match=r"in use by another process.*database is locked") as raised:
+            question()
+        assert not isinstance(raised.value, prefenvs.DamagedFile)
+    other.execute("ROLLBACK")
+    feedback._store._connection.execute("PRAGMA query_only = 1")
+    with pytest.raises(prefenvs.PrefenvsError, match=r"cannot be written.*readonly"):
+        feedback.ask(query)
+    feedback._store._connection.execute("PRAGMA query_only = 0")
+    assert (feedback.asked, feedback._store.count()) == (len(label), len(label)), "nothing was spent"
+    assert len(feedback.ask(query)) == len(label)
+    with pytest.raises(prefenvs.PrefenvsError, match="unable to open"):
+        pendulum(1, store=str(tmp_path), segments=0)
+
+
 @pytest.mark.parametrize("left", [0.3, 0.7])
 def test_a_store_that_was_cut_short_says_so(left, tmp_path):
     path = tmp_path / "a.sqlite"
