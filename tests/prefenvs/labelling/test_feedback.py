@@ -355,6 +355,19 @@ def test_the_evaluation_door_refuses_from_a_worker_too():
             envs.close()
 
 
+@pytest.mark.parametrize("batch", ["dummy", "subproc", "sync", "async"])
+def test_a_batch_of_others_environments_is_refused_and_goes_on(batch):
+    kinds = {"sync": gym.vector.SyncVectorEnv, "async": gym.vector.AsyncVectorEnv, "dummy": DummyVecEnv}
+    kinds["subproc"] = partial(SubprocVecEnv, start_method="fork")
+    envs = kinds[batch]([partial(gym.make, "CartPole-v1")] * 2)
+    try:
+        with pytest.raises(TypeError, match="is not a preference environment"):
+            prefenvs.feedback(envs)
+        envs.reset()
+    finally:
+        envs.close()
+
+
 def test_a_member_of_a_batch_has_the_batchs_budget():
     envs = DummyVecEnv([partial(gym.make, "prefenvs/CartPole-v0", budget=5)] * 2)
     feedback = prefenvs.feedback(envs)
