@@ -21,8 +21,10 @@ from prefenvs.studies._history import commit_that_fixed, head, is_clean
 from prefenvs.studies._study import SCALES, Statement, load, making_hash, statement
 from prefenvs.studies._tables import means
 
-ON_TOP = ("bench", "cli.py", "studies", "web")
+ON_TOP = ("bench", "cli", "studies", "web")
 """What the rest of the package never imports."""
+MAKES_NUMBERS = (".json", ".py", ".safetensors")
+"""Files of the package that its numbers come from: scores and values are shipped."""
 
 
 class JobsFailed(PrefenvsError):
@@ -49,8 +51,8 @@ def conduct(
 ) -> tuple[Path, dict[str, Any]]:
     """Run what has not been run of a study, judge it, and write `result.json`.
 
-    The folder's name holds a hash of the code that makes the tables, so that tables of other code are never taken for
-    this one's; the functions that read the tables may change.
+    The folder's name holds a hash of the code and shipped values that make the tables, so that tables of others are
+    never taken for this one's; the functions that read the tables may change.
 
     Args:
         name: of the study, as on the command line.
@@ -130,13 +132,13 @@ def seeds_of(study: Statement, scale: str, count: int | None) -> tuple[int, ...]
 
 
 def code_hash(study: Statement) -> str:
-    """A hash of the code that makes a study's tables: the study, and the package but for `ON_TOP`."""
+    """A hash of what makes a study's tables: the study, and the package but for `ON_TOP`."""
     digest = hashlib.sha256(making_hash(study.source).encode())
     package = Path(prefenvs.__file__).resolve().parent
     for root in (package, package / "agents", package / "tasks"):  # links, which a walk does not follow
-        for path in sorted(root.resolve().rglob("*.py")):
+        for path in sorted(root.resolve().rglob("*.*")):
             inside = path.relative_to(root.resolve())
-            if root != package or inside.parts[0] not in ON_TOP:
+            if path.suffix in MAKES_NUMBERS and (root != package or inside.parts[0] not in ON_TOP):
                 digest.update(f"{root.name}/{inside.as_posix()}\0".encode() + path.read_bytes())
     return digest.hexdigest()
 

@@ -3,15 +3,17 @@
 import json
 import os
 import subprocess
+from pathlib import Path
 
 import pytest
 
+import prefenvs
 from prefenvs.cli import main
 from prefenvs.error import PrefenvsError
 from prefenvs.studies import STUDIES, _pages
 from prefenvs.studies._history import commit_that_fixed
 from prefenvs.studies._pages import papers, record, recordable, refresh, render
-from prefenvs.studies._run import conduct, dump, summary, unpacked
+from prefenvs.studies._run import code_hash, conduct, dump, summary, unpacked
 from prefenvs.studies._study import fixed_hash, making_hash, statement
 
 STUDY = '''"""Two coins, tossed."""
@@ -160,6 +162,30 @@ def test_what_makes_tables_is_all_but_the_functions_that_read_them():
     assert making_hash(STUDY.replace("decide(", "print() or decide(")) == making_hash(STUDY)
     assert making_hash(STUDY + "\n\nsummary = means()\n") == making_hash(STUDY)
     assert making_hash(STUDY.replace("0.1 * seed", "0.2 * seed")) != making_hash(STUDY)
+
+
+@pytest.mark.parametrize(
+    ("file", "counts"),
+    [
+        ("teacher.py", True),
+        ("agents/pebble.py", True),
+        ("tasks/control/scores.json", True),
+        ("oracles/experts/Pendulum.safetensors", True),
+        ("report/page.html", False),
+        ("cli/training.py", False),
+        ("studies/_show.py", False),
+    ],
+)
+def test_the_folder_of_a_run_is_named_by_what_makes_its_tables(file, counts, tmp_path, monkeypatch):
+    real = Path(prefenvs.__file__).parent
+    for path in (real / file, real / "agents" / "__init__.py", real / "tasks" / "__init__.py"):
+        copy = tmp_path / path.relative_to(real)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_bytes(path.read_bytes())
+    monkeypatch.setattr(prefenvs, "__file__", str(tmp_path / "__init__.py"))
+    before = code_hash(statement("starc"))
+    (tmp_path / file).write_bytes(b"changed")
+    assert (code_hash(statement("starc")) != before) is counts
 
 
 def test_what_is_fixed_must_be_there_and_literal(study):
