@@ -237,9 +237,16 @@ class Query:
 
     @staticmethod
     def concatenate(parts: list[Query]) -> Query:
-        """One query of all questions, in order."""
+        """One query of all questions, in order.
+
+        Raises:
+            ValueError: if the parts differ in k or in the keys of their context, or there are none.
+        """
         if len({part.k for part in parts}) != 1:
             raise ValueError(f"expected queries with one number of segments, got k={[part.k for part in parts]}.")
+        if len({frozenset(part.context) for part in parts}) != 1:
+            keys = [sorted(part.context) for part in parts]
+            raise ValueError(f"expected queries with the same context, got {keys}. Give all parts the same keys.")
         context = {key: np.concatenate([part.context[key] for part in parts]) for key in parts[0].context}
         return Query(Segments.concatenate([part.segments for part in parts]), parts[0].k, context)
 

@@ -385,6 +385,13 @@ def test_one_question_can_be_picked_with_its_context():
     assert query[3].context["user"].tolist() == [3]
     assert query[[4, 1]].context["user"].tolist() == [4, 1]
     np.testing.assert_array_equal(query[3].segments.ids, segments.ids[6:8])
+    joined = Query.concatenate([query[:7], query[7:]])
+    assert joined.context["user"].tolist() == list(range(20))
+    np.testing.assert_array_equal(joined.segments.ids, segments.ids)
+    bare = Query(segments)
+    for parts in ([query, bare], [bare, query]):
+        with pytest.raises(ValueError, match="expected queries with the same context"):
+            Query.concatenate(parts)
 
 
 def test_a_seed_out_of_range_is_refused_before_anything_is_made():
