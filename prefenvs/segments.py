@@ -200,9 +200,6 @@ class JudgedSegments:
 JUDGED = ("observations", "actions", "rewards", "factors")
 """Fields of `JudgedSegments` that an oracle may leave out of its `reads`: to fetch all may double a label's cost."""
 
-RESERVED_CONTEXT = ("user", "criterion", "principle", "prompt")
-"""Keys of a query's context whose meaning every oracle shares."""
-
 
 @dataclass(frozen=True)
 class Query:
@@ -212,7 +209,8 @@ class Query:
     """n * k windows; question i shows windows i * k to i * k + k - 1."""
     k: int = 2
     context: Mapping[str, np.ndarray] = field(default_factory=dict)
-    """(n, ...) arrays the answer may depend on; see RESERVED_CONTEXT."""
+    """(n, ...) arrays that go with a question, such as the prompt of texts. A question with another context is another
+    one to the store of answers; oracles are not shown it."""
 
     def __post_init__(self) -> None:
         if self.k < 1 or len(self.segments) % self.k:

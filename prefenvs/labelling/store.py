@@ -97,9 +97,9 @@ class AnswerStore:
             changed = (kept[low - begun : high - begun] != payloads[low - first : high - first]).any(1)
             if changed.any():
                 raise RunMismatch(
-                    f"query {low + changed.argmax()} of run {self.run!r} was about other segments when it was "
-                    "answered. A resumed run must repeat its steps exactly; start a new run= or store= otherwise. "
-                    "Nothing was spent."
+                    f"query {low + changed.argmax()} of run {self.run!r} was about other segments or context when "
+                    "it was answered. A resumed run must repeat its steps exactly; start a new run= or store= "
+                    "otherwise. Nothing was spent."
                 )
             found[low - first] = unpack(answers, len(kept), soft=soft)[low - begun : high - begun]
         return found
