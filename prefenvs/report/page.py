@@ -25,7 +25,7 @@ from prefenvs.report.read import (
     bootstrap_interval,
     common_curve,
     group_arms,
-    read_run,
+    read_runs,
 )
 from prefenvs.report.summary import References, evaluations, final_score, headline, mean_of, references_of
 
@@ -46,9 +46,7 @@ def write_report(*folders: Path | str, out: Path | None = None) -> Path:
         ValueError: if no folder is given, one is no run folder, or they do not belong together.
         DamagedFile: if a file in a folder cannot be read in full.
     """
-    if not folders:
-        raise ValueError("no run folder was given, expected at least one: prefenvs report RUN [RUN ...].")
-    runs = [read_run(Path(folder)) for folder in folders]
+    runs = read_runs(folders)
     arms = group_arms(runs)
     references = references_of(arms)
     task = str(runs[0].config["task"])

@@ -71,8 +71,6 @@ def conduct(
         JobsFailed: if there is no verdict because jobs failed.
     """
     study = statement(name)
-    if scale not in SCALES:
-        raise unknown_name("scale", scale, SCALES)
     chosen = seeds_of(study, scale, seeds)
     module = load(name)
     arms = tuple(module.arms(scale))
@@ -122,7 +120,13 @@ def conduct(
 
 
 def seeds_of(study: Statement, scale: str, count: int | None) -> tuple[int, ...]:
-    """The first seeds of a scale; more than it has go on from its last."""
+    """The first seeds of a scale; more than it has go on from its last.
+
+    Raises:
+        ValueError: for an unknown scale, or a count below 1.
+    """
+    if scale not in SCALES:
+        raise unknown_name("scale", scale, SCALES)
     own = study.seeds[scale]
     if count is None:
         return own

@@ -115,6 +115,12 @@ def test_bad_usage_is_told_from_a_failed_claim(study, flags, message, capsys, tm
     assert message in capsys.readouterr().err
 
 
+def test_an_error_in_a_studys_check_is_no_bad_usage(study, tmp_path):
+    study("ours - theirs", "ours - None")
+    with pytest.raises(TypeError, match="NoneType"):
+        main(["study", "coins", "--out", str(tmp_path)])
+
+
 def test_tables_are_kept_while_the_code_that_makes_them_is_the_same(study, tmp_path):
     folder, _ = conduct("coins", "smoke", tmp_path)
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("table.json")}
