@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -213,11 +212,13 @@ def main() -> None:
         kind, n, robot, threads, seconds = sys.argv[2:]
         worker(kind, robot, int(n), int(threads), float(seconds))
         return
+    from prefenvs.tasks.control.batched import usable_cores
+
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--robots", nargs="+", default=ROBOTS, choices=ROBOTS)
     parser.add_argument("--pairs", type=int, default=8)
     parser.add_argument("--seconds", type=float, default=1.0, help="of a measurement")
-    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="of ours and of the physics")
+    parser.add_argument("--threads", type=int, default=usable_cores(), help="of ours and of the physics")
     parser.add_argument("--out", type=Path, default=RESULTS / "env_steps.json")
     given = parser.parse_args()
     results: dict = {

@@ -223,8 +223,9 @@ def test_another_question_under_a_used_number_is_refused(tmp_path):
     env, segments = pendulum(store=str(tmp_path / "a.sqlite"))
     prefenvs.feedback(env).ask(Query(segments))
     again = reopened(env)
-    with pytest.raises(prefenvs.RunMismatch, match=r"query 0 .* about other segments"):
-        again.ask(Query(segments[::-1]))
+    for query in (Query(segments[::-1]), Query(segments, context={"user": np.zeros(20)})):
+        with pytest.raises(prefenvs.RunMismatch, match=r"query 0 .* about other segments or context"):
+            again.ask(query)
     assert again.asked == 0
 
 
@@ -251,6 +252,36 @@ def test_a_damaged_store_is_left_as_it_is(tmp_path):
     with pytest.raises(prefenvs.DamagedFile, match="left as it is"):
         pendulum(store=str(path))
     assert path.read_bytes() == b"not a database" * 100
+
+
+def test_another_programs_database_is_no_store(tmp_path):
+    with sqlite3.connect(tmp_path / "a.sqlite") as connection:
+        connection.execute("CREATE TABLE runs (name TEXT)")
+    with pytest.raises(prefenvs.DamagedFile, match="cannot be read as a store of answers"):
+        pendulum(1, store=str(tmp_path / "a.sqlite"), segments=0)
+
+
+def test_a_store_that_is_in_use_or_cannot_be_written_is_not_called_damaged(tmp_path, monkeypatch):
+    path = tmp_path / "a.sqlite"
+    monkeypatch.setattr(sqlite3, "connect", partial(sqlite3.connect, timeout=0))  # wait for nobody
+    env, segments = pendulum(store=str(path))
+    feedback, query = prefenvs.feedback(env), Query(segments)
+    label = feedback.ask(query)
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    for question in (lambda: reopened(env), lambda: feedback.ask(query)):
+        with pytest.raises(prefenvs.PrefenvsError, match=r"in use by another process.*database is locked") as raised:
+            question()
+        assert not isinstance(raised.value, prefenvs.DamagedFile)
+    other.execute("ROLLBACK")
+    feedback._store._connection.execute("PRAGMA query_only = 1")
+    with pytest.raises(prefenvs.PrefenvsError, match=r"cannot be written.*readonly"):
+        feedback.ask(query)
+    feedback._store._connection.execute("PRAGMA query_only = 0")
+    assert (feedback.asked, feedback._store.count()) == (len(label), len(label)), "nothing was spent"
+    assert len(feedback.ask(query)) == len(label)
+    with pytest.raises(prefenvs.PrefenvsError, match="unable to open"):
+        pendulum(1, store=str(tmp_path), segments=0)
 
 
 @pytest.mark.parametrize("left", [0.3, 0.7])
@@ -325,6 +356,19 @@ def test_the_evaluation_door_refuses_from_a_worker_too():
             envs.close()
 
 
+@pytest.mark.parametrize("batch", ["dummy", "subproc", "sync", "async"])
+def test_a_batch_of_others_environments_is_refused_and_goes_on(batch):
+    kinds = {"sync": gym.vector.SyncVectorEnv, "async": gym.vector.AsyncVectorEnv, "dummy": DummyVecEnv}
+    kinds["subproc"] = partial(SubprocVecEnv, start_method="fork")
+    envs = kinds[batch]([partial(gym.make, "CartPole-v1")] * 2)
+    try:
+        with pytest.raises(TypeError, match="is not a preference environment"):
+            prefenvs.feedback(envs)
+        envs.reset()
+    finally:
+        envs.close()
+
+
 def test_a_member_of_a_batch_has_the_batchs_budget():
     envs = DummyVecEnv([partial(gym.make, "prefenvs/CartPole-v0", budget=5)] * 2)
     feedback = prefenvs.feedback(envs)
@@ -342,6 +386,13 @@ def test_one_question_can_be_picked_with_its_context():
     assert query[3].context["user"].tolist() == [3]
     assert query[[4, 1]].context["user"].tolist() == [4, 1]
     np.testing.assert_array_equal(query[3].segments.ids, segments.ids[6:8])
+    joined = Query.concatenate([query[:7], query[7:]])
+    assert joined.context["user"].tolist() == list(range(20))
+    np.testing.assert_array_equal(joined.segments.ids, segments.ids)
+    bare = Query(segments)
+    for parts in ([query, bare], [bare, query]):
+        with pytest.raises(ValueError, match="expected queries with the same context"):
+            Query.concatenate(parts)
 
 
 def test_a_seed_out_of_range_is_refused_before_anything_is_made():
