@@ -116,7 +116,8 @@ class SegmentStore:
         Args:
             observations: (E, *obs) in which the actions were taken.
             actions: (E, *act).
-            next_observations: (E, *obs) that followed, the terminal ones included (not those after a reset).
+            next_observations: (E, *obs) that followed, the terminal ones included (not those after a reset; see
+                `prefenvs.collecting.step_ends`).
             terminated: (E,) bool.
             truncated: (E,) bool.
             ids: (E, 3) the `info["segment_id"]` that came with `next_observations`. Rows whose step is 0 came from a
