@@ -24,6 +24,7 @@ from prefenvs.teacher import (
     answer_scores,
     draws_needed,
     make_teacher,
+    no_answers,
     rate_scores,
 )
 
@@ -105,7 +106,7 @@ class Feedback:
         Raises:
             BudgetSpent: if fewer than n queries are left; none was asked.
             SegmentForgotten: if a segment is no longer recorded; none was asked.
-            ValueError: after `close`.
+            ValueError: after `close`, or if open questions show another number of segments; none was asked.
         """
         if self._closed:
             raise ValueError("this feedback was closed. Make the environment anew to ask again; nothing was asked.")
@@ -113,6 +114,11 @@ class Feedback:
             raise BudgetSpent(
                 f"asked for {query.n} labels, {int(self.remaining)} of {self.config.budget} are left. "
                 "Ask for fewer, or make the env with a larger budget=. No label was recorded."
+            )
+        if self._pending and self._pending[0][1].choice.shape[1] != query.k:
+            raise ValueError(
+                f"k={query.k}, but open questions show k={self._pending[0][1].choice.shape[1]} segments, and collect() "
+                "gives one label of all. Call collect() first. Nothing was asked."
             )
         numbers = np.arange(self._next, self._next + query.n)
         if query.n:
@@ -125,8 +131,10 @@ class Feedback:
                 parts |= {at.start: given[at] for at in new}
                 self._store.add({self._next + at.start: (payloads[at], given[at]) for at in new})
             label = Label.concatenate([parts[start] for start in sorted(parts)])
-            self._pending.append((numbers, label))
-            self._answered += int((~label.skipped).sum())
+        else:
+            label = no_answers(query.k, self.config.answer)
+        self._pending.append((numbers, label))
+        self._answered += int((~label.skipped).sum())
         self._next += query.n
         return numbers
 
@@ -143,8 +151,10 @@ class Feedback:
         """
         if not self._pending:
             raise ValueError("no question is open. Call submit(query) first.")
-        pending, self._pending = self._pending, []
-        return np.concatenate([numbers for numbers, _ in pending]), Label.concatenate([label for _, label in pending])
+        numbers, labels = zip(*self._pending, strict=True)
+        collected = np.concatenate(numbers), Label.concatenate(list(labels))
+        self._pending = []
+        return collected
 
     def ask(self, query: Query) -> Label:
         """Ask n questions and wait for the answers. They are in the store when this returns.

@@ -103,6 +103,29 @@ def test_submit_and_collect_are_ask_in_two_steps():
         feedback.collect()
 
 
+def test_questions_of_another_size_are_refused_while_some_are_open_and_cost_no_answer():
+    env, segments = pendulum(budget=20)
+    feedback = prefenvs.feedback(env)
+    feedback.submit(Query(segments[:10]))
+    with pytest.raises(ValueError, match=r"k=5, but open questions show k=2 .* Nothing was asked"):
+        feedback.submit(Query(segments[:10], 5))
+    assert (feedback.asked, len(feedback.ask(Query(segments[:10], 5)))) == (5, 2)
+    tickets, label = feedback.collect()
+    assert (tickets.tolist(), label.choice.shape, feedback.remaining) == ([0, 1, 2, 3, 4], (5, 2), 13)
+
+
+@pytest.mark.parametrize("answer", ["choice", "ranking", "rating", "soft"])
+def test_no_question_gets_a_label_without_answers_of_the_kind_asked_for(answer):
+    env, segments = pendulum(answer=answer)
+    feedback, query = prefenvs.feedback(env), Query(segments)
+    none, some = feedback.ask(query[:0]), feedback.ask(query)
+    for field in dataclasses.fields(none):
+        one, two = getattr(none, field.name), getattr(some, field.name)
+        assert type(one) is type(two)
+        assert not isinstance(one, np.ndarray) or (one.shape, one.dtype) == ((0, 2), two.dtype)
+    assert feedback.asked == 20
+
+
 def reopened(env):
     """A second feedback of the same environment, as a new process would make it."""
     return Feedback(find_source(env))
