@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -33,6 +34,12 @@ class Calibration:
     """Weight of a step for each step that follows it in the segment, as the teacher's."""
 
     def __post_init__(self) -> None:
+        for name, value in {"mean": self.mean, "sd": self.sd, "floor": self.floor, **self.factor_sd}.items():
+            if not math.isfinite(value):
+                raise ValueError(
+                    f"{name}={value}, expected a finite number. Where play at random meets rewards or factors that are "
+                    "nan or infinite, no unit can be measured."
+                )
         if not self.sd > 0:
             raise ValueError(
                 f"sd={self.sd}, expected a positive unit. Pass Calibration(sd=...) for a task of your own."

@@ -106,7 +106,8 @@ class Feedback:
         Raises:
             BudgetSpent: if fewer than n queries are left; none was asked.
             SegmentForgotten: if a segment is no longer recorded; none was asked.
-            ValueError: after `close`, or if open questions show another number of segments; none was asked.
+            ValueError: after `close`, if open questions show another number of segments, or if a segment has no finite
+                score; none was asked.
         """
         if self._closed:
             raise ValueError("this feedback was closed. Make the environment anew to ask again; nothing was asked.")
@@ -180,7 +181,9 @@ class Feedback:
         if not hasattr(oracle, "utility"):
             margins = _margins(oracle, self._judge(segments, self._reads), k)
             return answer_margins(self._teacher, margins, random, self.config.answer)
-        plain, weighted = (scores.reshape(-1, k) for scores in self._scores(oracle, segments))
+        scores = self._scores(oracle, segments)
+        _check_finite(scores[0], segments)
+        plain, weighted = (part.reshape(-1, k) for part in scores)
         calibration = self._calibration(segments.steps) if self._teacher.needs_unit else Calibration()
         recent = self._recent_returns() if self._teacher.scale == "raw" else (0.0, 0.0)
         thresholds = Thresholds.of(self._teacher, calibration, segments.steps, recent)
@@ -355,6 +358,18 @@ def render(env: Any, segments: Segments, *, every: int = 1) -> list[np.ndarray]:
         requests[stream] = (episode, steps)
         clips.append(np.stack(source.ask_all("render", requests)[stream]))
     return clips
+
+
+def _check_finite(scores: np.ndarray, segments: Segments) -> None:
+    """Refuse (n,) scores that are nan or infinite: comparisons with nan are False, which would pass for an answer."""
+    bad = np.flatnonzero(~np.isfinite(scores))
+    if len(bad):
+        stream, episode, first = segments.ids[bad[0]].tolist()
+        raise ValueError(
+            f"{len(bad)} of {len(scores)} segments have no finite score. The first is {scores[bad[0]]}, of steps "
+            f"{first} to {first + int(segments.lengths[bad[0]]) - 1} in episode {episode} of stream {stream}: the true "
+            "reward or the oracle gave nan or infinity there. Mend that, or leave such segments out; nothing was asked."
+        )
 
 
 def _margins(oracle: Any, judged: JudgedSegments, k: int) -> np.ndarray:

@@ -22,7 +22,7 @@ class Utility(Protocol):
     """A preference model that scores segments. `reads`, if it has that, names the fields of JUDGED that it needs."""
 
     def utility(self, segments: JudgedSegments) -> np.ndarray:
-        """(n, T) utility of each step, or (n, 1) of each whole segment."""
+        """(n, T) utility of each step, or (n, 1) of each whole segment; finite numbers."""
 
 
 @runtime_checkable

@@ -41,7 +41,7 @@ class Hierarchical:
         """(n,) by how many units the deciding factor favours `a`; negative for `b`, 0 for a tie, nan for a skip.
 
         Raises:
-            ValueError: if `order` names a factor the task lacks, or `margins` has another length.
+            ValueError: if `order` names a factor the task lacks, `margins` has another length, or a factor is nan.
         """
         order = self.order or tuple(a.factors)
         margins = (self.margins,) * len(order) if isinstance(self.margins, int | float) else tuple(self.margins)
@@ -54,6 +54,11 @@ class Hierarchical:
                 raise unknown_name("order", name, a.factors)
             unit = (self.units or {}).get(name, 1.0) or 1.0  # a factor that random play never moves keeps its own unit
             difference = (a.factors[name].sum(1) - b.factors[name].sum(1)) / unit
+            if np.isnan(difference).any():
+                raise ValueError(
+                    f"factor {name!r} is nan in a segment of pair {np.isnan(difference).argmax()}, so the two cannot "
+                    "be compared. Mend the environment's factors, or leave such segments out; nothing was asked."
+                )
             decides = open_ & (np.abs(difference) > least)
             margin[decides] = difference[decides]
             open_ &= ~decides

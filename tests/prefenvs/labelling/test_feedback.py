@@ -126,6 +126,52 @@ def test_no_question_gets_a_label_without_answers_of_the_kind_asked_for(answer):
     assert feedback.asked == 20
 
 
+class Broken(gym.Env):
+    """A user's environment whose reward is nan in the fourth step of an episode."""
+
+    observation_space, action_space = gym.spaces.Box(0, 99, (1,)), gym.spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.t = 0
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action):
+        self.t += 1
+        return np.full(1, self.t, np.float32), math.nan if self.t == 4 else float(action), False, False, {}
+
+
+@pytest.mark.parametrize(
+    ("oracle", "message"),
+    [
+        ("partial_return", r"1 of 2 segments .* nan, of steps 2 to 4 in episode 0 of stream 0.*nothing was asked"),
+        ("hierarchical", r"factor 'reward' is nan in a segment of pair 0"),
+    ],
+    ids=["utility", "comparison"],
+)
+@pytest.mark.parametrize("teacher", ["oracle", {"name": "noisy", "scale": "raw"}])
+def test_a_nan_reward_is_no_answer_and_costs_nothing(oracle, message, teacher):
+    units = Calibration(factor_sd={"reward": 1.0})
+    env = prefenvs.wrap(Broken(), oracle=oracle, teacher=teacher, budget=5, calibration=units)
+    feedback, store = prefenvs.feedback(env), SegmentStore(env.observation_space, env.action_space)
+    before, _ = env.reset(seed=0)
+    for _ in range(8):
+        after, *_, info = env.step(1)
+        store.add(before[None], np.array([1]), after[None], [False], [False], info["segment_id"][None])
+        before = after
+    windows = store.sample(200, 3, np.random.default_rng(0))
+    first = windows.ids[:, 2].tolist()
+    with pytest.raises(ValueError, match=message):
+        feedback.ask(Query(windows[[first.index(5), first.index(2)]]))
+    feedback.ask(Query(windows[[first.index(4), first.index(5)]]))
+    assert feedback.asked == feedback._store.count() == 1
+
+
+def test_no_unit_is_measured_where_rewards_are_nan():
+    with pytest.raises(ValueError, match="expected a finite number"):
+        prefenvs.calibrate(gym.wrappers.TimeLimit(Broken(), 8), segment_steps=3, steps=40)
+
+
 def reopened(env):
     """A second feedback of the same environment, as a new process would make it."""
     return Feedback(find_source(env))
