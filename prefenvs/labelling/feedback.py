@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -69,6 +71,7 @@ class Feedback:
                 "answer": self.config.answer,
                 "calibration": self.config.calibration and dataclasses.asdict(self.config.calibration),
                 "feedback_seed": self.config.feedback_seed,
+                **({"task_kwargs": _describe_arguments(self._task_kwargs)} if self._task_kwargs else {}),
             },
         )
 
@@ -406,3 +409,17 @@ def _describe(oracle: Any) -> str:
         shown = getattr(value, "source", None) if field.name == "values" else value
         parts.append(f"{field.name}={shown!r}")
     return f"{type(oracle).__name__}({', '.join(parts)})"
+
+
+def _describe_arguments(arguments: Mapping[str, Any]) -> str:
+    """A text that changes when a task's arguments do, the same in every process; a long one is hashed."""
+    text = json.dumps(arguments, sort_keys=True, default=_name)
+    return text if len(text) <= 200 else hashlib.sha256(text.encode()).hexdigest()
+
+
+def _name(value: Any) -> Any:
+    """What stands in JSON for an array, a function or another object: its numbers, its name, its class."""
+    if isinstance(value, np.ndarray | np.generic):
+        return value.tolist()
+    named = value if hasattr(value, "__qualname__") else type(value)
+    return f"{named.__module__}.{named.__qualname__}"

@@ -3,7 +3,7 @@ import math
 import pickle
 import sqlite3
 import sys
-from functools import partial
+from functools import partial, wraps
 
 import gymnasium as gym
 import numpy as np
@@ -305,6 +305,7 @@ def test_another_question_under_a_used_number_is_refused(tmp_path):
         {"answer": "soft"},
         {"feedback_seed": 1},
         {"calibration": Calibration(sd=3.0)},
+        {"task_kwargs": {"g": 5.0}},
     ],
 )
 def test_a_store_of_other_settings_is_refused(changed, tmp_path):
@@ -312,6 +313,25 @@ def test_a_store_of_other_settings_is_refused(changed, tmp_path):
     pendulum(1, store=path, segments=0)
     with pytest.raises(prefenvs.RunMismatch, match="was begun with"):
         pendulum(1, store=path, segments=0, **changed)
+
+
+def test_a_store_goes_on_with_a_task_of_ones_own_functions_and_is_refused_with_another(tmp_path):
+    def own(scorer, prompts):
+        return prefenvs.feedback(
+            gym.make("prefenvs/TextOwn-v0", prompts=prompts, scorer=scorer, store=str(tmp_path / "a.sqlite"))
+        )
+
+    def brief(prompts, completions):
+        return [-len(text) for text in completions]
+
+    many = tuple(f"{i}: " for i in range(1000))
+    own(brief, many)
+    own(wraps(brief)(lambda *texts: brief(*texts)), many)  # as in a new process: the same name, another object
+    with pytest.raises(prefenvs.RunMismatch, match="was begun with") as refused:
+        own(brief, many[1:])
+    assert len(str(refused.value)) < 2000
+    with pytest.raises(prefenvs.RunMismatch, match="was begun with"):
+        own(len, many)
 
 
 def test_a_damaged_store_is_left_as_it_is(tmp_path):
