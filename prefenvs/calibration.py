@@ -187,7 +187,7 @@ def calibrate(
     rng = np.random.default_rng(seed)
     horizon = env.spec.max_episode_steps if env.spec is not None and env.spec.max_episode_steps else steps
     episodes = random_play(ForeignTask(env, None), steps, horizon, rng)
-    return measure(make_oracle(oracle, ""), cut_windows(episodes, segment_steps, 2000, rng), myopia)
+    return measure(make_oracle(oracle, None), cut_windows(episodes, segment_steps, 2000, rng), myopia)
 
 
 def reference_set(

@@ -84,12 +84,13 @@ class PreferenceEnv(gym.Env[Any, Any]):
             recorded_episodes: finished episodes that can still be asked about.
             pixels: side of square images to observe in place of the task's own observation.
             restorable: whether `task` has `get_state` and `set_state`, and `task.unwrapped` repeats its steps.
-            task_kwargs: what `task` was made with, so that units and optimal values are those of the same task.
+            task_kwargs: what a task of the suite was made with, so that units and optimal values are those of the same
+                task. None: it is a user's own, whatever its name.
         """
         self.task_name, self.horizon, self.feedback_config = name, horizon, config
         self._task, self._harmless_info, self._pixels, self._restorable = task, harmless_info, pixels, restorable
         self._recorder = Recorder(factors, recorded_episodes)
-        self._task_kwargs = dict(task_kwargs or {})
+        self._task_kwargs = None if task_kwargs is None else dict(task_kwargs)
         self._stream = -1
         self._feedback: Any = None
         self._rebuild: tuple[Callable[..., gym.Env[Any, Any]], dict[str, Any]] | None = None

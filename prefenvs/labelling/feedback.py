@@ -19,7 +19,6 @@ from prefenvs.labelling.store import AnswerStore, payload_hashes
 from prefenvs.oracles import make_oracle
 from prefenvs.preference_env import FeedbackConfig
 from prefenvs.segments import JUDGED, JudgedSegments, Label, Query, Segments, map_arrays
-from prefenvs.tasks import TASKS
 from prefenvs.teacher import (
     Thresholds,
     answer_margins,
@@ -51,9 +50,10 @@ class Feedback:
         if store is not None or run is not None:
             self.config = dataclasses.replace(self.config, store=store or self.config.store, run=run or self.config.run)
         self.task: str = first["task"]
-        self._task_kwargs: dict[str, Any] = first["task_kwargs"]
+        self._task_kwargs: dict[str, Any] | None = first["task_kwargs"]
         self.recorded_episodes: int = first["episodes"]
-        self._oracle = make_oracle(self.config.oracle, self.task, self._task_kwargs)
+        known = None if self._task_kwargs is None else self.task  # a user's own may be called as one of the suite is
+        self._oracle = make_oracle(self.config.oracle, known, self._task_kwargs)
         self._reads = vars(type(self._oracle)).get("reads", JUDGED)  # not inherited: a subclass may read more
         self._teacher = make_teacher(self.config.teacher)
         self._calibrations: dict[tuple[int, float], Calibration] = {}
@@ -208,9 +208,9 @@ class Feedback:
                     f"myopia={self._teacher.myopia}. Measure it with prefenvs.calibrate(..., myopia=...)."
                 )
             return own
-        if self.task not in TASKS:
+        if self._task_kwargs is None:
             raise ValueError(
-                f"the teacher or oracle needs units for {self.task!r}, which is not a task of the suite. "
+                f"the teacher or oracle needs units for {self.task!r}, an environment of your own. "
                 "Pass calibration=prefenvs.calibrate(my_env, segment_steps=...) to prefenvs.wrap."
             )
         if (steps, myopia) not in self._calibrations:

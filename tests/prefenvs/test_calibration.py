@@ -59,6 +59,23 @@ def test_random_play_restarts_at_ends_and_at_the_horizon():
     assert any(episode["terminated"] for episode in episodes)
 
 
+class Pendulum(gym.Env):
+    """A user's environment that happens to be called as a task of the suite is."""
+
+    observation_space, action_space = gym.spaces.Box(-1, 1, (3,)), gym.spaces.Discrete(2)
+
+
+def test_an_environment_of_ones_own_has_no_units_and_values_of_a_task_of_that_name():
+    env = prefenvs.wrap(Pendulum(), teacher="noisy")
+    assert prefenvs.feedback(env).task == "Pendulum"
+    with pytest.raises(ValueError, match="needs units for 'Pendulum', an environment of your own"):
+        prefenvs.feedback(env)._calibration(10)
+    with pytest.raises(prefenvs.NoExpert, match="known for an environment of your own"):
+        prefenvs.feedback(prefenvs.wrap(Pendulum(), oracle="regret"))
+    with pytest.raises(prefenvs.NoExpert, match="known for an environment of your own"):
+        prefenvs.feedback(prefenvs.wrap(Pendulum(), name="GridDelivery", oracle="regret"))
+
+
 def test_an_environment_whose_reward_is_hidden_is_refused():
     with pytest.raises(ValueError, match="hides its reward"):
         prefenvs.calibrate(gym.make("prefenvs/Pendulum-v0"), segment_steps=10)
