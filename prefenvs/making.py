@@ -139,7 +139,8 @@ def wrap(
         env: the environment; its reward becomes the true reward. If it has `get_state` and `set_state`, and no wrapper
             that may change actions, segments of it can be drawn.
         factors: called with `env` after each step; named factors of the reward. By default the reward itself.
-            To learn their names `env` is reset and they are asked for once here.
+            To learn their names `env` is reset and they are asked for once here. `prefenvs.calibrate(..., factors=)`
+            measures their units.
         harmless_info: keys of the env's info that say nothing of the reward and may reach the learner.
         recorded_episodes: finished episodes that can still be asked about.
         name: name of the task in segments and reports; by default the id of `env`.

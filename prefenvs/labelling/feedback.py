@@ -177,7 +177,7 @@ class Feedback:
     def _answer(self, query: Query, numbers: np.ndarray) -> Label:
         segments, k = query.segments, query.k
         oracle = self._oracle
-        if hasattr(oracle, "calibrated"):
+        if hasattr(oracle, "calibrated") and getattr(oracle, "units", None) is None:
             oracle = oracle.calibrated(self._calibration(segments.steps))
         draws = draws_needed(k) + k * (k - 1) // 2
         random = uniforms(self.config.feedback_seed, numbers, draws)
@@ -202,6 +202,11 @@ class Feedback:
         """The units of scores, plain or (for ratings) weighted as the teacher remembers them."""
         own = self.config.calibration
         if own is not None:
+            if own.steps not in (0, steps):
+                raise ValueError(
+                    f"calibration was measured with segments of {own.steps} steps, these have {steps}, and units "
+                    f"depend on that. Measure with prefenvs.calibrate(..., segment_steps={steps}). Nothing was asked."
+                )
             if self.config.answer == "rating" and own.myopia != self._teacher.myopia:
                 raise ValueError(
                     f"calibration was measured with myopia={own.myopia}, the teacher who rates has "
