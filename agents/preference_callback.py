@@ -173,6 +173,8 @@ class PreferenceCallback(BaseCallback):
                 "gymnasium.wrappers.NormalizeObservation around each environment."
             )
         self.build(env.observation_space, env.action_space, env.num_envs, self.model.device)
+        if self.num_timesteps != self.model.num_timesteps:  # it learned without this callback meanwhile
+            self.store.cut()
 
     def _on_rollout_start(self) -> None:
         due = self.session < len(self._steps) and self.num_timesteps >= self._steps[self.session]

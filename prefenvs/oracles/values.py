@@ -70,14 +70,14 @@ class TabularValues:
         return self.action_values[np.asarray(observations), np.asarray(actions)]
 
 
-def expert_values(task: str, task_kwargs: Mapping[str, Any] | None = None) -> Values:
+def expert_values(task: str | None, task_kwargs: Mapping[str, Any] | None = None) -> Values:
     """The values shipped with a task: exact on grids and small text tasks, of a trained policy on some control tasks.
 
     The latter are values of a good policy and not of an optimal one: `NetworkValues.facts` has its score beside the
     task's reference score.
 
     Args:
-        task: name of a task.
+        task: name of a task of the suite; None for an environment of one's own.
         task_kwargs: what it was made with.
 
     Raises:
@@ -104,7 +104,8 @@ def expert_values(task: str, task_kwargs: Mapping[str, Any] | None = None) -> Va
         else "Pass "
     )
     raise NoExpert(
-        f"no optimal values are known for {task!r}, so regret cannot be measured. {how}"
+        f"no optimal values are known for {'an environment of your own' if task is None else repr(task)}, so regret "
+        f"cannot be measured. {how}"
         "oracle=Regret(values=...) with your own v(obs) and q(obs, act), or DeterministicRegret with v(obs) alone."
     )
 

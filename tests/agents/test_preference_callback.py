@@ -62,6 +62,16 @@ def test_a_learner_holds_just_what_the_oracle_judges(make):
     assert learner.session == 3
 
 
+def test_what_was_learned_without_the_callback_is_a_gap_in_its_store():
+    env = gym.make("prefenvs/Pendulum-v0")
+    model = PPO("MlpPolicy", env, n_steps=32, batch_size=32, n_epochs=1, seed=0, device="cpu")
+    callback = PreferenceCallback(prefenvs.feedback(env), SMALL, seed=0)
+    for present in (callback, callback, None, callback):
+        model.learn(32, callback=present, reset_num_timesteps=False)
+    first = callback.store.sample(1000, 15, np.random.default_rng(0)).ids[:, 2]
+    assert set(first) == {*range(64 - 15 + 1), *range(96, 96 + 32 - 15 + 1)}
+
+
 def test_short_segments_of_failed_episodes_are_among_them():
     segments = prefppo().preferences.store.sample(200, 15, np.random.default_rng(0))
     assert segments.terminated.any()

@@ -407,3 +407,59 @@ def test_drawing_segments_shows_what_was_seen_and_the_episode_goes_on_bit_equal(
             for clip, first in zip(clips, segments.ids[:, 2], strict=True):
                 np.testing.assert_array_equal(clip, frames[first : first + 4])
     env.close()
+
+
+class Counted(gym.Env):
+    """A user's environment whose images and observations are sums of its actions."""
+
+    observation_space, action_space = gym.spaces.Box(-np.inf, np.inf, (1,)), gym.spaces.Discrete(5)
+    metadata = {"render_modes": ["rgb_array"]}
+    render_mode = "rgb_array"
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.sum = 0
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action):
+        self.sum += int(action)
+        return np.full(1, self.sum, np.float32), 0.0, False, False, {}
+
+    def render(self):
+        return np.full((2, 2, 3), self.sum, np.uint8)
+
+    def get_state(self):
+        return {"sum": np.array(self.sum)}
+
+    def set_state(self, state):
+        self.sum = int(state["sum"])
+
+
+def played_before(env):
+    """An environment that has begun its second episode, and segments of its first."""
+    segments = played(env, 30)
+    env.reset()
+    return segments
+
+
+def test_drawing_segments_of_a_users_environment_takes_no_step_of_the_present_episode():
+    inner = RecordEpisodeStatistics(TimeLimit(Counted(), 60))
+    env = prefenvs.wrap(inner)
+    segments = played_before(env)
+    for step in range(60):
+        if step == 10:
+            for clip, first in zip(prefenvs.render(env, segments), segments.ids[:, 2], strict=True):
+                assert clip[:, 0, 0, 0].tolist() == [(first + j) // 2 for j in range(5)]
+        observation, _, _, truncated, _ = env.step(1)
+        assert observation == step + 1
+        assert truncated == (step == 59)
+    assert inner.episode_count == 1
+
+
+def test_segments_are_not_drawn_where_a_wrapper_may_change_actions():
+    twice = gym.wrappers.TransformAction(Counted(), lambda action: 2 * action, Counted.action_space)
+    env = prefenvs.wrap(twice)
+    segments = played_before(env)
+    with pytest.raises(ValueError, match=r"wrappers .* that may change actions"):
+        prefenvs.render(env, segments)
+    assert env.step(1)[0] == 2

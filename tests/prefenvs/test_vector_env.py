@@ -11,6 +11,7 @@ from gymnasium.vector import AutoresetMode
 
 import prefenvs
 from prefenvs import Query, SegmentStore
+from prefenvs.collecting import step_ends
 from prefenvs.tasks import TASKS
 from prefenvs.vector_env import BatchedEnv, PreferenceVectorEnv
 
@@ -112,13 +113,8 @@ def play(envs, store, steps, seed=3):
         else:
             actions = rng.uniform(-1, 1, envs.action_space.shape).astype(np.float32)
         after, _, terminated, truncated, infos = envs.step(actions)
-        ends = after
-        if "final_obs" in infos:
-            ends = after.copy()
-            for row in np.flatnonzero(infos["_final_obs"]):
-                ends[row] = infos["final_obs"][row]
-                infos["segment_id"][row] = infos["final_info"]["segment_id"][row]
-        store.add(observations, actions, ends, terminated, truncated, infos["segment_id"])
+        ends, ids = step_ends(after, infos)
+        store.add(observations, actions, ends, terminated, truncated, ids)
         observations = after
 
 

@@ -3,7 +3,7 @@ import math
 import pickle
 import sqlite3
 import sys
-from functools import partial
+from functools import partial, wraps
 
 import gymnasium as gym
 import numpy as np
@@ -101,6 +101,75 @@ def test_submit_and_collect_are_ask_in_two_steps():
     np.testing.assert_array_equal(label.choice, twin.choice)
     with pytest.raises(ValueError, match="submit"):
         feedback.collect()
+
+
+def test_questions_of_another_size_are_refused_while_some_are_open_and_cost_no_answer():
+    env, segments = pendulum(budget=20)
+    feedback = prefenvs.feedback(env)
+    feedback.submit(Query(segments[:10]))
+    with pytest.raises(ValueError, match=r"k=5, but open questions show k=2 .* Nothing was asked"):
+        feedback.submit(Query(segments[:10], 5))
+    assert (feedback.asked, len(feedback.ask(Query(segments[:10], 5)))) == (5, 2)
+    tickets, label = feedback.collect()
+    assert (tickets.tolist(), label.choice.shape, feedback.remaining) == ([0, 1, 2, 3, 4], (5, 2), 13)
+
+
+@pytest.mark.parametrize("answer", ["choice", "ranking", "rating", "soft"])
+def test_no_question_gets_a_label_without_answers_of_the_kind_asked_for(answer):
+    env, segments = pendulum(answer=answer)
+    feedback, query = prefenvs.feedback(env), Query(segments)
+    none, some = feedback.ask(query[:0]), feedback.ask(query)
+    for field in dataclasses.fields(none):
+        one, two = getattr(none, field.name), getattr(some, field.name)
+        assert type(one) is type(two)
+        assert not isinstance(one, np.ndarray) or (one.shape, one.dtype) == ((0, 2), two.dtype)
+    assert feedback.asked == 20
+
+
+class Broken(gym.Env):
+    """A user's environment whose reward is nan in the fourth step of an episode."""
+
+    observation_space, action_space = gym.spaces.Box(0, 99, (1,)), gym.spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.t = 0
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action):
+        self.t += 1
+        return np.full(1, self.t, np.float32), math.nan if self.t == 4 else float(action), False, False, {}
+
+
+@pytest.mark.parametrize(
+    ("oracle", "message"),
+    [
+        ("partial_return", r"1 of 2 segments .* nan, of steps 2 to 4 in episode 0 of stream 0.*nothing was asked"),
+        ("hierarchical", r"factor 'reward' is nan in a segment of pair 0"),
+    ],
+    ids=["utility", "comparison"],
+)
+@pytest.mark.parametrize("teacher", ["oracle", {"name": "noisy", "scale": "raw"}])
+def test_a_nan_reward_is_no_answer_and_costs_nothing(oracle, message, teacher):
+    units = Calibration(factor_sd={"reward": 1.0})
+    env = prefenvs.wrap(Broken(), oracle=oracle, teacher=teacher, budget=5, calibration=units)
+    feedback, store = prefenvs.feedback(env), SegmentStore(env.observation_space, env.action_space)
+    before, _ = env.reset(seed=0)
+    for _ in range(8):
+        after, *_, info = env.step(1)
+        store.add(before[None], np.array([1]), after[None], [False], [False], info["segment_id"][None])
+        before = after
+    windows = store.sample(200, 3, np.random.default_rng(0))
+    first = windows.ids[:, 2].tolist()
+    with pytest.raises(ValueError, match=message):
+        feedback.ask(Query(windows[[first.index(5), first.index(2)]]))
+    feedback.ask(Query(windows[[first.index(4), first.index(5)]]))
+    assert feedback.asked == feedback._store.count() == 1
+
+
+def test_no_unit_is_measured_where_rewards_are_nan():
+    with pytest.raises(ValueError, match="expected a finite number"):
+        prefenvs.calibrate(gym.wrappers.TimeLimit(Broken(), 8), segment_steps=3, steps=40)
 
 
 def reopened(env):
@@ -237,6 +306,7 @@ def test_another_question_under_a_used_number_is_refused(tmp_path):
         {"answer": "soft"},
         {"feedback_seed": 1},
         {"calibration": Calibration(sd=3.0)},
+        {"task_kwargs": {"g": 5.0}},
     ],
 )
 def test_a_store_of_other_settings_is_refused(changed, tmp_path):
@@ -244,6 +314,25 @@ def test_a_store_of_other_settings_is_refused(changed, tmp_path):
     pendulum(1, store=path, segments=0)
     with pytest.raises(prefenvs.RunMismatch, match="was begun with"):
         pendulum(1, store=path, segments=0, **changed)
+
+
+def test_a_store_goes_on_with_a_task_of_ones_own_functions_and_is_refused_with_another(tmp_path):
+    def own(scorer, prompts):
+        return prefenvs.feedback(
+            gym.make("prefenvs/TextOwn-v0", prompts=prompts, scorer=scorer, store=str(tmp_path / "a.sqlite"))
+        )
+
+    def brief(prompts, completions):
+        return [-len(text) for text in completions]
+
+    many = tuple(f"{i}: " for i in range(1000))
+    own(brief, many)
+    own(wraps(brief)(lambda *texts: brief(*texts)), many)  # as in a new process: the same name, another object
+    with pytest.raises(prefenvs.RunMismatch, match="was begun with") as refused:
+        own(brief, many[1:])
+    assert len(str(refused.value)) < 2000
+    with pytest.raises(prefenvs.RunMismatch, match="was begun with"):
+        own(len, many)
 
 
 def test_a_damaged_store_is_left_as_it_is(tmp_path):

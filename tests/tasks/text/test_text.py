@@ -8,6 +8,7 @@ from stable_baselines3.common.env_checker import check_env as sb3_check_env
 
 import prefenvs
 from prefenvs import Query, Segments
+from prefenvs.collecting import step_ends
 from prefenvs.making import make_task
 from prefenvs.queries import pairs_within
 from prefenvs.tasks.task import Task
@@ -206,11 +207,7 @@ def test_stored_segments_of_either_view_read_as_prompt_and_completion(spec, view
     for _ in range(30):
         actions = envs.action_space.sample()
         after, _, terminated, truncated, infos = envs.step(actions)
-        ids, ends = infos["segment_id"].copy(), {key: value.copy() for key, value in after.items()}
-        for row in np.flatnonzero(terminated):
-            ids[row] = infos["final_info"]["segment_id"][row]
-            for key in ends:
-                ends[key][row] = infos["final_obs"][row][key]
+        ends, ids = step_ends(after, infos)
         store.add(observations, actions, ends, terminated, truncated, ids)
         observations = after
     segments = store.sample(40, 1 if view == "completion" else language.max_new_tokens, np.random.default_rng(0))
