@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from prefenvs.tasks.text.env import Factors, TextTask
 from prefenvs.tasks.text.language import END, Language, left_padded, right_padded
 
 Scorer = Callable[[list[str], list[str]], Sequence[float]]
-"""From prompts and completions to a true reward each, all at once."""
+"""From n prompts and their completions to (n,) true rewards, finite numbers, all at once."""
 LETTERS = tuple(map(chr, range(32, 127)))
 PROMPTS = ("A colour: ", "A river: ", "A fruit: ", "A city: ")
 ANSWERS = (("red", "green", "Blue!"), ("nile", "rhine", "A92"), ("apple", "plum", "PEAR"), ("oslo", "rome", "Lima?"))
@@ -141,7 +142,28 @@ class TextOwn(TextTask):
 
     def _factors(self, prompt_ids: np.ndarray, tokens: np.ndarray, mask: np.ndarray) -> Factors:
         texts = [self.language.decode(row[kept]) for row, kept in zip(tokens, mask, strict=True)]
-        return {"score": np.array(self._scorer([self._texts[i] for i in prompt_ids], texts), np.float64)}
+        return {"score": _scores(self._scorer, [self._texts[i] for i in prompt_ids], texts)}
+
+
+def _scores(scorer: Scorer, prompts: list[str], texts: list[str]) -> np.ndarray:
+    """(n,) what the scorer says of completions, refused where it is no finite number for each."""
+    given, again = scorer(prompts, texts), "Nothing was judged; reset before the next step."
+    try:
+        scores = np.asarray(given, np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"the scorer returned {given!r:.60}, expected a number a completion. {again}") from error
+    if scores.shape != (len(texts),):
+        raise ValueError(
+            f"the scorer returned numbers of shape {scores.shape} for {len(texts)} completions, expected "
+            f"({len(texts)},), one for each. {again}"
+        )
+    for score, prompt, text in zip(scores.tolist(), prompts, texts, strict=True):
+        if not math.isfinite(score):
+            raise ValueError(
+                f"the scorer returned {score} for prompt {prompt!r} and completion {text!r}, expected a finite number. "
+                f"{again}"
+            )
+    return scores
 
 
 def load_tokenizer(folder: str) -> Any:

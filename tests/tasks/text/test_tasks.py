@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from prefenvs.tasks.text import language_of
 from prefenvs.tasks.text.arithmetic import TextArithmetic
 from prefenvs.tasks.text.dialogue import TextDialogue
 from prefenvs.tasks.text.grammar import contains, repeats
@@ -226,6 +227,26 @@ def test_own_prompts_and_scorer():
         task.language.demonstrate(1, np.random.default_rng(0))
     with pytest.raises(FileNotFoundError, match="no local folder"):
         gym.make("prefenvs/TextOwn-v0", tokenizer="gpt2")
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ([7.0], r"shape \(1,\) for 3 completions, expected \(3,\)"),
+        ([[1.0]] * 3, r"shape \(3, 1\) for 3"),
+        ([1.0, float("nan"), float("nan")], "nan for prompt 'B' and completion 'y', expected a finite number"),
+        ([1.0, 2.0, None], "nan for prompt 'B' and completion 'z'"),
+        ([1.0, 2.0, "x"], "expected a number a completion"),
+        (None, r"shape \(\) for 3"),
+    ],
+)
+def test_what_an_own_scorer_returns_is_a_finite_number_for_each_completion(given, message):
+    settings = {"prompts": ("A", "B"), "scorer": lambda prompts, completions: given, "max_new_tokens": 2}
+    envs = gym.make_vec("prefenvs/TextOwn-v0", num_envs=3, view="completion", **settings)
+    envs.reset(seed=0, options={"prompt_id": np.array([0, 1, 1])})
+    written = right_padded([language_of(envs).encode(text) for text in "xyz"], 2)
+    with pytest.raises(ValueError, match=message):
+        envs.step(written)
 
 
 def test_own_prompts_in_the_tokens_of_a_tokenizer_of_transformers(tmp_path):
