@@ -22,7 +22,14 @@ import numpy as np
 
 from prefenvs.error import DamagedFile, unknown_name
 from prefenvs.segments import Label, Query, Segments
-from prefenvs.tasks.text.language import Language, completion_mask, left_padded, prompts_and_completions, right_padded
+from prefenvs.tasks.text.language import (
+    Language,
+    completion_mask,
+    left_padded,
+    message_text,
+    prompts_and_completions,
+    right_padded,
+)
 
 Row = dict[str, Any]
 COLUMNS = {"pairs": ("prompt", "chosen", "rejected"), "completions": ("prompt", "completion", "label")}
@@ -215,23 +222,9 @@ def _suffix(path: Path) -> str:
 def _encoded(row: Mapping[str, Any], column: str, where: str, language: Language) -> list[int]:
     value = _typed(row, column, (str, list), where)
     try:
-        return language.encode(message_text(value))
+        return language.encode_prompt(value) if column == "prompt" else language.encode(message_text(value))
     except ValueError as error:
         raise ValueError(f"{where}, column {column!r}: {error}") from error
-
-
-def message_text(value: Any) -> str:
-    """A text, or the contents of a list of messages after one another.
-
-    Raises:
-        ValueError: if it is neither.
-    """
-    if isinstance(value, str):
-        return value
-    contents = [message.get("content") if isinstance(message, Mapping) else None for message in value]
-    if not all(isinstance(content, str) for content in contents):
-        raise ValueError(f"{value!r:.60}, expected a text or a list of messages, each with a text as content.")
-    return " ".join(map(str, contents))
 
 
 def _typed(row: Mapping[str, Any], column: str, types: tuple[type, ...], where: str) -> Any:

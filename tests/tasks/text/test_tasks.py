@@ -6,18 +6,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from prefenvs.agents.text.reward_function import reward_function
 from prefenvs.tasks.text import language_of
 from prefenvs.tasks.text.arithmetic import TextArithmetic
 from prefenvs.tasks.text.dialogue import TextDialogue
 from prefenvs.tasks.text.grammar import contains, repeats
 from prefenvs.tasks.text.instruct import TextInstruct
 from prefenvs.tasks.text.keyword import TextKeyword
-from prefenvs.tasks.text.language import right_padded
+from prefenvs.tasks.text.language import prompts_and_completions, right_padded
 from prefenvs.tasks.text.own import TextOwn
 from prefenvs.tasks.text.program import TextProgram
 from prefenvs.tasks.text.retrieval import TextRetrieval
 from prefenvs.tasks.text.sentiment import TextSentiment
 from prefenvs.tasks.text.summary import TextSummary
+from prefenvs.text_dataset import preferences_of
 
 
 def prompt_like(task, text):
@@ -249,13 +251,73 @@ def test_what_an_own_scorer_returns_is_a_finite_number_for_each_completion(given
         envs.step(written)
 
 
-def test_own_prompts_in_the_tokens_of_a_tokenizer_of_transformers(tmp_path):
+USER = [{"role": "user", "content": "tell me"}]
+
+
+@pytest.mark.parametrize(
+    ("argument", "value", "message"),
+    [
+        ("prompts", "tell me", "'tell me', expected a sequence of at least one prompt"),
+        ("prompts", (), "expected a sequence of at least one"),
+        ("prompts", ["a", 5], r"prompts\[1\]: 5, expected a text or a list of messages"),
+        ("prompts", USER, r"prompts\[0\]: {'role': 'user'"),
+        ("prompts", ("a", "é"), r"prompts\[1\]: 'é' in 'é' is no printable ASCII character. Pass a tokenizer"),
+        ("prompts", ("a", ""), r"prompts\[1\]='' has no tokens"),
+        ("prompts", ("a", "b", "a"), r"prompts\[2\]='a' has the tokens of prompts\[0\] again"),
+        ("scorer", "math", "'math', expected a function of"),
+        ("scorer", 5, "5, expected a function of"),
+        ("max_new_tokens", 0, "0, expected a whole number of at least 1"),
+        ("test_prompts", 4, r"4, expected a whole number in \[0, 4\)"),
+        ("demonstrations", [], "expected .number of the prompt, text. pairs, or None"),
+        ("demonstrations", [(0, "a"), (4, "a")], r"demonstrations\[1\]=\(4, 'a'\), expected .* in \[0, 4\)"),
+        ("demonstrations", [(-1, "a")], r"demonstrations\[0\]=\(-1, 'a'\), expected a pair"),
+        ("demonstrations", ["ab"], r"demonstrations\[0\]='ab', expected a pair"),
+        ("demonstrations", [(0, "é")], r"demonstrations\[0\]: 'é' in 'é'"),
+    ],
+)
+def test_own_arguments_that_make_no_task_are_named(argument, value, message):
+    with pytest.raises(ValueError, match=message):
+        gym.make("prefenvs/TextOwn-v0", **{argument: value})
+
+
+def test_held_out_prompts_of_an_own_task_are_not_demonstrated():
+    with pytest.raises(ValueError, match=r"a prompt to train on, in \[0, 1\)"):
+        TextOwn(("A", "B"), test_prompts=1, demonstrations=[(0, "a"), (1, "b")])
+
+
+@pytest.fixture
+def fast():
+    """A tokenizer of eight words, without a template for messages."""
     transformers = pytest.importorskip("transformers", reason="needs the text extra")
     tokenizers = pytest.importorskip("tokenizers", reason="needs the text extra")
     words = {word: i for i, word in enumerate(["[PAD]", "[END]", "[UNK]", "tell", "me", "a", "story", "fox"])}
     raw = tokenizers.Tokenizer(tokenizers.models.WordLevel(words, unk_token="[UNK]"))
     raw.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
-    fast = transformers.PreTrainedTokenizerFast(tokenizer_object=raw, pad_token="[PAD]", eos_token="[END]")
+    return transformers.PreTrainedTokenizerFast(tokenizer_object=raw, pad_token="[PAD]", eos_token="[END]")
+
+
+def test_messages_are_written_by_the_tokenizer_s_template_and_scored_as_they_were_given(fast):
+    seen = []
+
+    def scorer(prompts, completions):
+        seen.extend(prompts)
+        return [float(len(text)) for text in completions]
+
+    with pytest.raises(ValueError, match=r"prompts\[1\]: the tokenizer has no template for messages"):
+        TextOwn(["tell me", USER], scorer, fast)
+    each = "{% for message in messages %}a {{ message['content'] }}{% endfor %}"
+    fast.chat_template = each + "{% if add_generation_prompt %} fox{% endif %}"
+    env = gym.make("prefenvs/TextOwn-v0", prompts=["tell me", USER], scorer=scorer, tokenizer=fast, evaluation=True)
+    language = language_of(env)
+    np.testing.assert_array_equal(language.prompt_tokens, [[0, 0, 3, 4], [5, 3, 4, 7]])
+    reward = reward_function(env)
+    assert reward([USER, "tell me", "a story"], ["fox", [{"role": "assistant", "content": "a"}], "fox"]) == [3, 1, None]
+    assert seen == [USER, "tell me"]
+    query, _ = preferences_of([{"prompt": USER, "chosen": "fox", "rejected": "a"}], language)
+    np.testing.assert_array_equal(prompts_and_completions(query.segments, language)[0][:, -4:], [[5, 3, 4, 7]] * 2)
+
+
+def test_own_prompts_in_the_tokens_of_a_tokenizer_of_transformers(fast, tmp_path):
     fast.save_pretrained(tmp_path)
     task = TextOwn(("tell me", "tell me a story"), "prefenvs.tasks.text.own:share_of_letters", str(tmp_path))
     assert (task.language.eos, task.language.pad, task.language.vocab_size) == (1, 0, 8)
