@@ -78,6 +78,15 @@ def test_summary():
     expected = {"coverage": 2 / len(known), "unfaithful": -0.5, "redundancy": -0.25, "form": -0.2}
     assert factors == pytest.approx(expected)
     assert not solved
+    # Commas are free between two claims, and nowhere else.
+    for text, spare in (
+        (f", {claims[0]} {claims[1]}", 1),
+        (f"{claims[0]} {claims[1]} ,", 1),
+        (f"{claims[0]} , , {claims[1]}", 2),
+        (f"{claims[0]} , {words[1]} , {claims[1]}", 3),
+        (f"{claims[0]} {claims[1]}", 0),
+    ):
+        assert judge(task, prompt, text)[0]["form"] == pytest.approx(-0.1 * spare), text
     texts = task.language.decode(task.language.prompt_tokens[prompt]).removesuffix(" ; summary").split(" ; ")
     for word, opinion in zip(words, says, strict=True):
         votes = [text.split()[1] for text in texts if text.split()[0] == word]
