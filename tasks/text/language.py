@@ -81,7 +81,7 @@ class Language:
         return self.encode(message_text(prompt))
 
     def decode(self, tokens: Any) -> str:
-        """The words of tokens (T,), without padding and up to the end."""
+        """The words of tokens (T,), without padding and ends; `completion_mask` says where a completion is over."""
         flat = np.asarray(tokens)
         return " ".join(self.words[token] for token in flat[(flat != self.pad) & (flat != self.eos)])
 

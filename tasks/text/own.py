@@ -67,7 +67,7 @@ class LetterLanguage(Language):
         return [1 + LETTERS.index(letter) for letter in text]
 
     def decode(self, tokens: Any) -> str:
-        """The characters of tokens (T,), without padding and up to the end."""
+        """The characters of tokens (T,), without padding and ends."""
         return "".join(self.words[token] for token in np.asarray(tokens) if token != self.eos)
 
 
