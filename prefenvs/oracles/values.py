@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
+from gymnasium.spaces import Box
 
 from prefenvs.error import NoExpert
 from prefenvs.oracles.value_nets import load_values
@@ -81,7 +82,7 @@ def expert_values(task: str | None, task_kwargs: Mapping[str, Any] | None = None
         task_kwargs: what it was made with.
 
     Raises:
-        NoExpert: naming the command that trains them.
+        NoExpert: naming the command that trains them, where actions are continuous.
         DamagedFile: if the file cannot be read.
     """
     from prefenvs.making import make_task
@@ -97,10 +98,11 @@ def expert_values(task: str | None, task_kwargs: Mapping[str, Any] | None = None
         return make_task(TASKS[task], task_kwargs=task_kwargs).optimal_values()
     if task in shipped_experts():
         return load_values(EXPERTS_FOLDER / f"{task}.safetensors")
+    trainable = task in TASKS and isinstance(make_task(TASKS[task], task_kwargs=task_kwargs).action_space, Box)
     how = (
         f"Train them: prefenvs experts train --env {task} --out FILE, then "
         'oracle={"name": "regret", "values": FILE}; or pass '
-        if task in TASKS
+        if trainable
         else "Pass "
     )
     raise NoExpert(

@@ -283,5 +283,6 @@ def test_only_text_tasks_have_a_language():
     with pytest.raises(ValueError, match="Expected one of: TextArithmetic, "):
         language_of("TextEnumm")
     assert language_of("TextEnum").decode([1, 3, 0, 0]) == "a c"
+    assert language_of("TextEnum").decode([0, 1, 0, 2, 0]) == "a b", "ends pad prompts, too: none cuts a text"
     with pytest.raises(ValueError, match="'z' is not a word"):
         language_of("TextEnum").encode("a z")
