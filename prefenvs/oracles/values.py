@@ -71,6 +71,10 @@ class TabularValues:
         return self.action_values[np.asarray(observations), np.asarray(actions)]
 
 
+_DRAWING = frozenset({"width", "height"})
+"""Arguments of tasks that change no number."""
+
+
 def expert_values(task: str | None, task_kwargs: Mapping[str, Any] | None = None) -> Values:
     """The values shipped with a task: exact on grids and small text tasks, of a trained policy on some control tasks.
 
@@ -96,18 +100,19 @@ def expert_values(task: str | None, task_kwargs: Mapping[str, Any] | None = None
         return TabularValues(v, q, float(base.mdp.gamma))
     if task in TASKS and TASKS[task].exact_values:
         return make_task(TASKS[task], task_kwargs=task_kwargs).optimal_values()
-    if task in shipped_experts():
+    changed = sorted(set(task_kwargs or {}) - _DRAWING)
+    if task in shipped_experts() and not changed:
         return load_values(EXPERTS_FOLDER / f"{task}.safetensors")
     trainable = task in TASKS and isinstance(make_task(TASKS[task], task_kwargs=task_kwargs).action_space, Box)
     how = (
         f"Train them: prefenvs experts train --env {task} --out FILE, then "
         'oracle={"name": "regret", "values": FILE}; or pass '
-        if trainable
+        if trainable and not changed
         else "Pass "
     )
     raise NoExpert(
-        f"no optimal values are known for {'an environment of your own' if task is None else repr(task)}, so regret "
-        f"cannot be measured. {how}"
+        f"no optimal values are known for {'an environment of your own' if task is None else repr(task)}"
+        f"{' with other ' + ', '.join(changed) if changed else ''}, so regret cannot be measured. {how}"
         "oracle=Regret(values=...) with your own v(obs) and q(obs, act), or DeterministicRegret with v(obs) alone."
     )
 
