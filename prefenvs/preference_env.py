@@ -32,7 +32,7 @@ class FeedbackConfig:
     feedback_seed: int = 0
     """Seed of the teacher's answers; the environment's own seed does not touch it."""
     store: str | None = None
-    """SQLite file that keeps the answers, or None to keep them in memory."""
+    """SQLite file that keeps the answers, or None for memory. With a file, an oracle with settings is a dataclass."""
     run: str = "run"
     """Name under which the answers are kept in the store."""
     calibration: Calibration | None = None

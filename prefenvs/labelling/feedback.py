@@ -8,6 +8,7 @@ from collections.abc import Collection
 from typing import Any
 
 import numpy as np
+from xxhash import xxh3_128_hexdigest
 
 from prefenvs.calibration import Calibration, measure, reference_set, weighted_scores
 from prefenvs.error import BudgetSpent, SegmentForgotten
@@ -63,7 +64,7 @@ class Feedback:
             self.config.run,
             {
                 "task": self.task,
-                "oracle": _describe(self._oracle),
+                "oracle": _describe(self._oracle, kept=self.config.store is not None),
                 "teacher": dataclasses.asdict(self._teacher),
                 "answer": self.config.answer,
                 "calibration": self.config.calibration and dataclasses.asdict(self.config.calibration),
@@ -371,13 +372,26 @@ def _pick(judged: JudgedSegments, rows: np.ndarray) -> JudgedSegments:
     )
 
 
-def _describe(oracle: Any) -> str:
-    """A short text that changes when the oracle's own settings do; arrays of values are not printed."""
+def _describe(oracle: Any, *, kept: bool) -> str:
+    """A short text that changes when the oracle's own settings do; values and arrays are not printed.
+
+    Raises:
+        TypeError: if answers are to be kept in a file and the settings cannot be told.
+    """
+    name = type(oracle).__name__
     if not dataclasses.is_dataclass(oracle):
-        return type(oracle).__name__
+        if kept and object.__getstate__(oracle):
+            raise TypeError(
+                f"oracle={oracle!r} has settings that a store of answers cannot tell apart, so it might serve one "
+                f"{name}'s answers to another. Make {name} a dataclass (@dataclass(frozen=True)), or leave out store=. "
+                "Nothing was asked."
+            )
+        return name
     parts = []
     for field in dataclasses.fields(oracle):
         value = getattr(oracle, field.name)
-        shown = getattr(value, "source", None) if field.name == "values" else value
+        shown = getattr(value, "source", value) if field.name == "values" else value
+        if isinstance(shown, np.ndarray):  # its repr leaves out digits, and most of a large one
+            shown = (shown.dtype.str, shown.shape, xxh3_128_hexdigest(shown.tobytes()))
         parts.append(f"{field.name}={shown!r}")
-    return f"{type(oracle).__name__}({', '.join(parts)})"
+    return f"{name}({', '.join(parts)})"

@@ -245,6 +245,50 @@ def test_a_store_of_other_settings_is_refused(changed, tmp_path):
         pendulum(1, store=path, segments=0, **changed)
 
 
+class Weighed:
+    """An oracle whose settings nobody can read."""
+
+    def __init__(self, weight):
+        self.weight = weight
+
+    def utility(self, segments):
+        return self.weight * segments.rewards
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class WeighedSteps:
+    values: np.ndarray
+
+    def utility(self, segments):
+        return self.values[: segments.mask.shape[1]] * segments.rewards
+
+
+class Plain:
+    """An oracle without settings."""
+
+    def utility(self, segments):
+        return segments.rewards
+
+
+def test_a_file_keeps_no_answers_of_an_oracle_whose_settings_cannot_be_told(tmp_path):
+    path = tmp_path / "a.sqlite"
+    with pytest.raises(TypeError, match="Make Weighed a dataclass"):
+        pendulum(1, store=str(path), segments=0, oracle=Weighed(1.0))
+    assert not path.exists()
+    pendulum(1, segments=0, oracle=Weighed(1.0))  # in memory nobody else is served
+    for _ in range(2):
+        pendulum(1, store=str(path), segments=0, oracle=Plain())
+
+
+def test_oracles_that_differ_deep_in_an_array_do_not_share_a_store(tmp_path):
+    path, weights = str(tmp_path / "a.sqlite"), np.ones(2000)
+    for _ in range(2):
+        pendulum(1, store=path, segments=0, oracle=WeighedSteps(weights.copy()))
+    weights[1000] += 1e-12
+    with pytest.raises(prefenvs.RunMismatch, match="was begun with"):
+        pendulum(1, store=path, segments=0, oracle=WeighedSteps(weights))
+
+
 def test_a_damaged_store_is_left_as_it_is(tmp_path):
     path = tmp_path / "a.sqlite"
     path.write_bytes(b"not a database" * 100)
