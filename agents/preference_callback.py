@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import torch
 from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.vec_env import unwrap_vec_wrapper
 
 from prefenvs.agents.evaluation import write_csv
-from prefenvs.agents.learned_reward import RewardReplayBuffer
+from prefenvs.agents.learned_reward import LearnedReward, RewardReplayBuffer
 from prefenvs.agents.reward_models import FitReport, PreferenceData, RewardEnsemble, fit
 from prefenvs.error import unknown_name
 from prefenvs.labelling import Feedback
@@ -79,7 +80,8 @@ class PreferenceCallback(BaseCallback):
     """Records segments, asks about them in sessions, trains the reward model and relabels the replay buffer.
 
     Sessions take place between rollouts, so a rollout sees one reward. Give it to `learn` of any SB3 algorithm whose
-    environment is wrapped by `LearnedReward` or whose `replay_buffer_class` is `RewardReplayBuffer`.
+    environment is wrapped by `LearnedReward` or whose `replay_buffer_class` is `RewardReplayBuffer`; with neither,
+    `learn` raises ValueError before anything is asked.
 
     Example:
         >>> from stable_baselines3 import SAC
@@ -172,6 +174,16 @@ class PreferenceCallback(BaseCallback):
                 "reward model would be trained on other numbers than it relabels. Use VecNormalize(norm_obs=False), or "
                 "gymnasium.wrappers.NormalizeObservation around each environment."
             )
+        if not isinstance(getattr(self.model, "replay_buffer", None), RewardReplayBuffer):
+            rewarded = unwrap_vec_wrapper(env, LearnedReward)
+            if rewarded is None or rewarded.model is not self.reward_model:
+                raise ValueError(
+                    f"{type(self.model).__name__} would not learn from the answers: its environment is not wrapped by "
+                    "LearnedReward with this callback's reward model, nor is its replay buffer a RewardReplayBuffer. "
+                    "Off-policy, pass replay_buffer_class=RewardReplayBuffer; on-policy, train in LearnedReward(venv, "
+                    "model) with model = callback.build(venv.observation_space, venv.action_space, venv.num_envs, "
+                    "device). Nothing was asked."
+                )
         self.build(env.observation_space, env.action_space, env.num_envs, self.model.device)
 
     def _on_rollout_start(self) -> None:

@@ -4,14 +4,16 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
-from stable_baselines3 import DQN
+from stable_baselines3 import DQN, PPO, SAC
 from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.vec_env import VecNormalize
 
 import prefenvs
 from prefenvs.agents import LearnedReward, PreferenceCallback, PreferenceConfig, RewardEnsemble, RewardReplayBuffer
 from prefenvs.agents.learned_reward import predict_rewards
 
 BOX = gym.spaces.Box(-np.inf, np.inf, (3,))
+FEW = PreferenceConfig(queries=10, sessions=1, first_session=100, segment_steps=8, hidden=(8,), reward_epochs=2)
 PENDULUM = gym.spaces.Box(-2.0, 2.0, (1,))  # torque in N m; SB3 stores it scaled to [-1, 1]
 
 
@@ -119,10 +121,35 @@ def test_discrete_actions_and_observations_are_relabelled():
 
 def test_dqn_learns_from_preferences():
     env = gym.make("prefenvs/CartPole-v0", budget=10)
-    config = PreferenceConfig(queries=10, sessions=1, first_session=100, segment_steps=8, hidden=(8,), reward_epochs=2)
-    asked = PreferenceCallback(prefenvs.feedback(env), config, seed=0)
+    asked = PreferenceCallback(prefenvs.feedback(env), FEW, seed=0)
     model = DQN("MlpPolicy", env, replay_buffer_class=RewardReplayBuffer, buffer_size=500, seed=0, device="cpu")
     model.learn(150, callback=asked)
     buffer = model.replay_buffer
     expected = predict_rewards(asked.reward_model, buffer.observations[:150, 0], buffer.actions[:150, 0, 0])
     np.testing.assert_allclose(buffer.rewards[:150, 0], expected, atol=1e-5)
+
+
+def test_ppo_learns_from_preferences_in_an_environment_with_the_callbacks_reward():
+    venv = make_vec_env("prefenvs/CartPole-v0", 2, env_kwargs={"budget": 10})
+    asked = PreferenceCallback(prefenvs.feedback(venv), FEW, seed=0)
+    rewarded = LearnedReward(venv, asked.build(venv.observation_space, venv.action_space, 2, "cpu"))
+    model = PPO("MlpPolicy", VecNormalize(rewarded, norm_obs=False), n_steps=64, seed=0, device="cpu").learn(
+        256, callback=asked
+    )
+    assert asked.feedback.asked == 10
+    assert model.rollout_buffer.rewards.all()
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "task", "other"),
+    [(PPO, "CartPole", False), (PPO, "CartPole", True), (SAC, "Pendulum", False)],
+    ids=["PPO alone", "PPO with another reward model", "SAC with SB3's replay buffer"],
+)
+def test_nothing_is_asked_for_an_algorithm_that_would_not_learn_from_it(algorithm, task, other):
+    venv = make_vec_env(f"prefenvs/{task}-v0", 1, env_kwargs={"budget": 10})
+    asked = PreferenceCallback(prefenvs.feedback(venv), FEW, seed=0)
+    if other:
+        venv = LearnedReward(venv, reward_model(venv.observation_space, venv.action_space))
+    with pytest.raises(ValueError, match=f"{algorithm.__name__} would not learn from the answers"):
+        algorithm("MlpPolicy", venv, seed=0, device="cpu").learn(150, callback=asked)
+    assert asked.feedback.asked == 0
