@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,28 +18,30 @@ from prefenvs.agents.learned_reward import LearnedReward, RewardReplayBuffer
 from prefenvs.agents.reward_models import FitReport, PreferenceData, RewardEnsemble, fit
 from prefenvs.error import unknown_name
 from prefenvs.labelling import Feedback
-from prefenvs.queries import STRATEGIES, Candidates, sessions
+from prefenvs.queries import STRATEGIES, Candidates, queries_to_ask, sessions
 from prefenvs.segment_store import SegmentStore
 from prefenvs.segments import Label, Query
 
 HISTORY = ("step", "asked", "answered", "loss", "accuracy", "held_out_accuracy", "epochs")
 """Columns of a learner's history of sessions."""
+WITHOUT_BUDGET = 200
+"""Queries that are asked where neither the config nor a budget says how many."""
 
 
 @dataclass
 class PreferenceConfig:
     """When and what to ask, and how to learn from the answers."""
 
-    queries: int = 200
-    """Queries to ask in all; a smaller budget of the environment wins."""
+    queries: int | None = None
+    """Queries to ask in all; None for the environment's whole budget, or 200 without one. A smaller budget wins."""
     sessions: int = 10
     """Feedback sessions the queries are spread over."""
     schedule: str = "constant"
     """How: constant, decaying or growing."""
     first_session: int = 1000
     """Environment steps before the first session."""
-    last_session: int = 10_000
-    """Environment steps at the last session; the others lie evenly between."""
+    last_session: int | None = None
+    """Environment steps at the last session, the others lie evenly between; None for half of those of `learn`."""
     segment_steps: int = 50
     """Steps a segment (B-Pref: 50)."""
     strategy: str = "uniform"
@@ -70,7 +73,7 @@ class PreferenceConfig:
         self.hidden = tuple(self.hidden)  # JSON made it a list
         if self.strategy not in STRATEGIES:
             raise unknown_name("strategy", self.strategy, STRATEGIES)
-        if self.sessions < 1 or self.queries < self.sessions:
+        if self.sessions < 1 or (self.queries is not None and self.queries < self.sessions):
             raise ValueError(
                 f"queries={self.queries} do not fill sessions={self.sessions}; expected at least one each."
             )
@@ -116,13 +119,13 @@ class PreferenceCallback(BaseCallback):
         """Sessions held so far."""
         self.history = np.zeros((0, 7))
         """(sessions, 7) a row a session, with the columns of HISTORY."""
-        budget = int(min(config.queries, feedback.remaining))
         self.history_path: Path | None = None
         """CSV file that gets the history after each session, or None."""
         self.latest: tuple[Query, Label] | None = None
         """Questions and answers of the last session held by this process."""
-        self._sizes = sessions(config.schedule, budget, config.sessions)
-        self._steps = np.linspace(config.first_session, max(config.last_session, config.first_session), config.sessions)
+        queries = queries_to_ask(config.queries, feedback.remaining, WITHOUT_BUDGET)
+        self._sizes = sessions(config.schedule, queries, config.sessions)
+        self._steps = np.zeros(0)  # of the sessions; known when training starts
         self._store: SegmentStore | None = None
         self._optimizer: torch.optim.Optimizer | None = None
         self._asked_features = np.zeros((0, 0), np.float32)
@@ -184,6 +187,9 @@ class PreferenceCallback(BaseCallback):
                     "model) with model = callback.build(venv.observation_space, venv.action_space, venv.num_envs, "
                     "device). Nothing was asked."
                 )
+        first, last = self.config.first_session, self.config.last_session
+        last = self.model._total_timesteps // 2 if last is None else last
+        self._steps = np.linspace(first, max(first, last), self.config.sessions)
         self.build(env.observation_space, env.action_space, env.num_envs, self.model.device)
 
     def _on_rollout_start(self) -> None:
@@ -204,6 +210,17 @@ class PreferenceCallback(BaseCallback):
         actions = self.locals.get("clipped_actions", self.locals["actions"])
         self.store.add(self.model._last_obs, actions, after, dones & ~truncated, truncated, ids)  # type: ignore[arg-type]
         return True
+
+    def _on_training_end(self) -> None:
+        left = sum(self._sizes[self.session :])
+        if left:
+            warnings.warn(
+                f"{left} of {sum(self._sizes)} questions were not asked: their sessions were due at steps "
+                f"{self._steps[self.session]:.0f} to {self._steps[-1]:.0f}, one between two rollouts, once there are "
+                f"segments of {self.config.segment_steps} steps, and training ended at step {self.num_timesteps}. "
+                "Train for longer, or change first_session, last_session, sessions or segment_steps in the config.",
+                stacklevel=2,
+            )
 
     def hold_session(self) -> None:
         """Sample queries, ask, train the reward model, relabel."""

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import warnings
 import zipfile
 
 import gymnasium as gym
@@ -97,6 +98,25 @@ def test_sessions_are_held_when_due_and_spend_the_queries(tmp_path):
 def test_the_environments_budget_wins_over_the_learners():
     learner = pebble(budget=7).preferences
     assert learner.feedback.asked == sum(learner._sizes) == 7
+
+
+def test_by_default_the_whole_budget_is_asked_in_the_first_half_of_training():
+    config = dataclasses.replace(SMALL, queries=None, last_session=None)
+    learner = pebble(config=config, budget=50, steps=1000).preferences
+    assert learner.feedback.asked == 50
+    np.testing.assert_array_equal(learner.history[:, 0], [200, 350, 500])
+    without = PreferenceCallback(prefenvs.feedback(gym.make("prefenvs/Pendulum-v0")), PreferenceConfig(), seed=0)
+    assert sum(without._sizes) == 200
+
+
+def test_questions_that_were_never_asked_are_told_of():
+    with pytest.warns(
+        UserWarning, match=r"16 of 24 questions were not asked.* at steps 350 to 500.* ended at step 300"
+    ):
+        pebble(steps=300)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        pebble()
 
 
 def test_what_was_asked_before_is_not_asked_again():
