@@ -145,7 +145,7 @@ def wrap(
         **feedback: fields of FeedbackConfig: oracle, teacher, budget, answer, feedback_seed, store, run, calibration.
 
     Raises:
-        ValueError: for unknown names and arguments.
+        ValueError: for unknown names and arguments, or an environment whose reward is hidden already.
 
     Example:
         >>> import gymnasium as gym, prefenvs
@@ -162,6 +162,11 @@ def wrap(
         "name": name,
         **feedback,
     }
+    if isinstance(env.unwrapped, PreferenceEnv):
+        raise ValueError(
+            f"{env} hides its reward, so every answer would be a tie. It is a preference environment as it is: give "
+            "oracle=, budget= and the like where it is made, or wrap gym.make(..., evaluation=True)."
+        )
     task = ForeignTask(env, factors)
     if factors is not None:
         env.reset()

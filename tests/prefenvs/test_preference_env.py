@@ -143,6 +143,14 @@ def test_any_environment_can_be_wrapped():
     assert (judged.rewards == judged.mask).all()
 
 
+def test_an_environment_whose_reward_is_hidden_already_is_not_wrapped_again():
+    for env in (gym.make("prefenvs/CartPole-v0"), gym.wrappers.TimeLimit(prefenvs.wrap(gym.make("CartPole-v1")), 9)):
+        with pytest.raises(ValueError, match=r"hides its reward.*evaluation=True"):
+            prefenvs.wrap(env)
+    env = prefenvs.wrap(gym.make("prefenvs/CartPole-v0", evaluation=True))
+    assert (prefenvs.feedback(env)._judge(played(env, 12)).rewards > 0).any()
+
+
 def played(env, steps):
     store = SegmentStore(env.observation_space, env.action_space)
     observation, _ = env.reset(seed=1)
