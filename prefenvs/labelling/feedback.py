@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from xxhash import xxh3_128_hexdigest
 
-from prefenvs.calibration import Calibration, measure, reference_set, weighted_scores
+from prefenvs.calibration import Calibration, measure, reference_set, utility_of, weighted_scores
 from prefenvs.error import BudgetSpent, SegmentForgotten
 from prefenvs.labelling.random_stream import uniforms
 from prefenvs.labelling.source import LocalSource, Source, find_source
@@ -214,7 +214,7 @@ class Feedback:
         chunk = CHUNK if {"observations", "actions"} & {*self._reads} else CHUNK_OF_REWARDS
         for start in range(0, len(segments), chunk):
             judged = self._judge(segments[start : start + chunk], self._reads)
-            parts.append(weighted_scores(oracle.utility(judged), judged.mask, self._teacher.myopia))
+            parts.append(weighted_scores(utility_of(oracle, judged), judged.mask, self._teacher.myopia))
         plain, weighted = zip(*parts, strict=True)
         return np.concatenate(plain), np.concatenate(weighted)
 
@@ -354,7 +354,12 @@ def _margins(oracle: Any, judged: JudgedSegments, k: int) -> np.ndarray:
     first, second = np.triu_indices(k, 1)
     rows = np.arange(n)[:, None] * k
     margins = np.zeros((n, k, k))
-    pairs = oracle.compare(_pick(judged, (rows + first).ravel()), _pick(judged, (rows + second).ravel()))
+    pairs = np.asarray(oracle.compare(_pick(judged, (rows + first).ravel()), _pick(judged, (rows + second).ravel())))
+    if pairs.shape != (n * len(first),):
+        raise ValueError(
+            f"{type(oracle).__name__}.compare gave shape {pairs.shape}, expected a margin a pair, (n,) = "
+            f"({n * len(first)},). Nothing was asked."
+        )
     margins[:, first, second] = pairs.reshape(n, -1)
     margins[:, second, first] = -pairs.reshape(n, -1)
     return margins

@@ -263,6 +263,33 @@ class WeighedSteps:
         return self.values[: segments.mask.shape[1]] * segments.rewards
 
 
+class Misshapen:
+    """An oracle whose utility or margins have another shape than they should."""
+
+    def __init__(self, shape, method="utility"):
+        setattr(self, method, lambda *segments: np.zeros(shape(*segments[0].mask.shape)))
+
+
+@pytest.mark.parametrize(
+    "shape", [lambda n, _: n, lambda n, t: (n, t + 1), lambda n, t: (t, n), lambda n, t: (n, t, 1), lambda *_: ()]
+)
+@pytest.mark.parametrize("teacher", ["oracle", "noisy"])
+def test_utility_of_another_shape_is_refused_and_spends_nothing(shape, teacher):
+    env, segments = pendulum(oracle=Misshapen(shape), teacher=teacher)
+    with pytest.raises(ValueError, match=r"Misshapen.utility gave shape \(.*\), expected \(n, T\) = \(\d+, 25\)"):
+        prefenvs.feedback(env).ask(Query(segments))
+    assert prefenvs.feedback(env).asked == 0
+
+
+def test_margins_of_another_shape_are_refused_and_spend_nothing():
+    env, segments = pendulum(oracle=Misshapen(lambda n, t: (n, t), "compare"))
+    with pytest.raises(
+        ValueError, match=r"Misshapen.compare gave shape \(20, 25\), expected a margin a pair, \(n,\) = \(20,\)"
+    ):
+        prefenvs.feedback(env).ask(Query(segments))
+    assert prefenvs.feedback(env).asked == 0
+
+
 class Plain:
     """An oracle without settings."""
 
