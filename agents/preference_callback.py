@@ -16,6 +16,7 @@ from stable_baselines3.common.vec_env import unwrap_vec_wrapper
 from prefenvs.agents.evaluation import write_csv
 from prefenvs.agents.learned_reward import LearnedReward, RewardReplayBuffer
 from prefenvs.agents.reward_models import FitReport, PreferenceData, RewardEnsemble, fit
+from prefenvs.agents.reward_models.step_model import check_fitted
 from prefenvs.error import unknown_name
 from prefenvs.labelling import Feedback
 from prefenvs.queries import STRATEGIES, Candidates, queries_to_ask, sessions
@@ -108,9 +109,15 @@ class PreferenceCallback(BaseCallback):
             feedback: of the environment that the algorithm trains on.
             config: when and what to ask.
             seed: of windows, initial reward weights and shuffles.
-            reward_model: trained in place; by default a RewardEnsemble as `config` says, made when training starts.
+            reward_model: trained in place; by default a RewardEnsemble as `config` says, made when training starts. One
+                of your own is a StepRewardModel with the members of FITTED.
+
+        Raises:
+            TypeError: naming the members that `reward_model` lacks.
         """
         super().__init__()
+        if reward_model is not None:
+            check_fitted(reward_model)
         self.feedback, self.config, self.seed = feedback, config, seed
         self.reward_model = reward_model
         self.data = PreferenceData()

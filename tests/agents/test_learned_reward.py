@@ -1,5 +1,7 @@
 """Rewards that learners train on are the model's, in the environment's units."""
 
+import dataclasses
+
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from stable_baselines3.common.vec_env import VecNormalize
 import prefenvs
 from prefenvs.agents import LearnedReward, PreferenceCallback, PreferenceConfig, RewardEnsemble, RewardReplayBuffer
 from prefenvs.agents.learned_reward import predict_rewards
+from prefenvs.agents.reward_models.step_model import StepRewardModel
 
 BOX = gym.spaces.Box(-np.inf, np.inf, (3,))
 FEW = PreferenceConfig(queries=10, sessions=1, first_session=100, segment_steps=8, hidden=(8,), reward_epochs=2)
@@ -127,6 +130,63 @@ def test_dqn_learns_from_preferences():
     buffer = model.replay_buffer
     expected = predict_rewards(asked.reward_model, buffer.observations[:150, 0], buffer.actions[:150, 0, 0])
     np.testing.assert_allclose(buffer.rewards[:150, 0], expected, atol=1e-5)
+
+
+class Linear(StepRewardModel):
+    """A reward model of one's own: linear in observation and action."""
+
+    device, orders = torch.device("cpu"), 1
+
+    def __init__(self):
+        super().__init__()
+        self.linear = torch.nn.Linear(4 + 2, 1)
+        self.register_buffer("scale", torch.ones(()))
+        self.register_buffer("trained", torch.zeros((), dtype=torch.bool))
+
+    def encode(self, obs, act):
+        return torch.cat([obs.float(), torch.nn.functional.one_hot(act.long(), 2).float()], -1)
+
+    def observe(self, inputs):
+        pass
+
+    def forward(self, inputs):
+        return self.linear(inputs).reshape(1, -1) if inputs.dim() == 2 else self.linear(inputs)[..., 0]
+
+    def members(self, obs, act, next_obs=None):
+        return self(self.encode(obs, act)) / self.scale
+
+    def segment_members(self, segments):
+        rewards = self.linear(self.encode(segments.observations[:, :-1], segments.actions))[..., 0]
+        return (rewards * segments.mask).sum(-1)[None]
+
+
+@pytest.mark.parametrize("strategy", ["uniform", "disagreement"])
+def test_a_reward_model_of_ones_own_is_trained(strategy):
+    env = gym.make("prefenvs/CartPole-v0", budget=10)
+    config = dataclasses.replace(FEW, sessions=2, last_session=140, strategy=strategy)
+    asked = PreferenceCallback(prefenvs.feedback(env), config, seed=0, reward_model=Linear())
+    model = DQN("MlpPolicy", env, replay_buffer_class=RewardReplayBuffer, buffer_size=500, seed=0, device="cpu")
+    model.learn(200, callback=asked)
+    assert asked.feedback.asked == 10
+    assert asked.reward_model.trained
+    assert asked.reward_model.scale != 1
+    assert model.replay_buffer.rewards[:200].all()
+
+
+class WithoutMost(StepRewardModel):
+    device = torch.device("cpu")
+    trained = False
+
+    def members(self, obs, act, next_obs=None):
+        return obs.sum(-1)[None]
+
+
+def test_a_reward_model_that_cannot_be_trained_is_refused_with_what_it_lacks():
+    feedback = prefenvs.feedback(gym.make("prefenvs/CartPole-v0", budget=10))
+    with pytest.raises(TypeError, match="WithoutMost cannot be trained from preferences") as refused:
+        PreferenceCallback(feedback, FEW, seed=0, reward_model=WithoutMost())
+    lacking = [line.strip().split(":")[0] for line in str(refused.value).splitlines()[1:]]
+    assert lacking == ["segment_members", "encode", "observe", "forward", "orders", "scale", "trained"]
 
 
 def test_ppo_learns_from_preferences_in_an_environment_with_the_callbacks_reward():
