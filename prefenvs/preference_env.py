@@ -49,6 +49,9 @@ class PreferenceEnv(gym.Env[Any, Any]):
     `info["segment_id"]` is (stream, episode, t), int64, for the observation it comes with: t is 0 after a reset and the
     number of steps taken otherwise. Ask about segments with `prefenvs.feedback(env)`.
 
+    Ids are not given twice, so `check_env` of Gymnasium finds that "step info are not equivalent for the same seed"; it
+    finds nothing else.
+
     Example:
         >>> import gymnasium as gym, prefenvs
         >>> env = gym.make("prefenvs/CartPole-v0", budget=10)

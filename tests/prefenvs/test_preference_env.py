@@ -6,11 +6,12 @@ from functools import partial
 import gymnasium as gym
 import numpy as np
 import pytest
+from gymnasium.utils.env_checker import check_env
 from gymnasium.wrappers import FrameStackObservation, NormalizeObservation, RecordEpisodeStatistics, TimeLimit
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecFrameStack, VecMonitor, VecNormalize
 
 import prefenvs
-from prefenvs import Query, SegmentStore
+from prefenvs import PreferenceEnv, Query, SegmentStore
 
 STEPS = 230  # more than one episode of Pendulum
 
@@ -149,6 +150,24 @@ def test_an_environment_whose_reward_is_hidden_already_is_not_wrapped_again():
             prefenvs.wrap(env)
     env = prefenvs.wrap(gym.make("prefenvs/CartPole-v0", evaluation=True))
     assert (prefenvs.feedback(env)._judge(played(env, 12)).rewards > 0).any()
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        *(
+            partial(gym.make, f"prefenvs/{task}-v0")
+            for task in ("CartPole", "HalfCheetah", "GridWindy", "TextSentiment")
+        ),
+        lambda: prefenvs.wrap(gym.make("MountainCar-v0")),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_gymnasiums_check_env_finds_that_ids_are_not_given_twice_and_nothing_else(make, monkeypatch):
+    with pytest.raises(AssertionError, match="step info are not equivalent for the same seed and action"):
+        check_env(make().unwrapped, skip_render_check=True)
+    monkeypatch.setattr(PreferenceEnv, "_info", lambda *_: {})
+    check_env(make().unwrapped, skip_render_check=True)
 
 
 def played(env, steps):
