@@ -118,8 +118,11 @@ class PreferenceEnv(gym.Env[Any, Any]):
 
         Raises:
             ValueError: if the action holds nan; nothing was done.
+            gymnasium.error.ResetNeeded: if no episode was begun, as in a copy; nothing was done.
         """
         check_action(action, self.action_space)
+        if self._recorder.episode < 0:
+            raise gym.error.ResetNeeded("no episode was begun, as in a copy. Call reset() first. Nothing was done.")
         base: Any = self._task
         observation, reward, terminated, truncated, info = base.step(action)
         factors = self._task.reward_factors()
@@ -162,7 +165,7 @@ class PreferenceEnv(gym.Env[Any, Any]):
         if self._rebuild is None:
             raise TypeError("this PreferenceEnv was not made by gym.make or prefenvs.wrap and cannot be pickled.")
         function, arguments = self._rebuild
-        return _rebuild, (function, arguments)
+        return _rebuild, (function, arguments, self.spec)
 
     # The oracle's side, reached by `prefenvs.feedback` in this process or from another one.
 
@@ -283,8 +286,10 @@ def evaluation_only(task: str) -> EvaluationOnly:
     )
 
 
-def _rebuild(function: Callable[..., Any], arguments: dict[str, Any]) -> Any:
-    return function(**arguments)
+def _rebuild(function: Callable[..., Any], arguments: dict[str, Any], spec: Any) -> Any:
+    env = function(**arguments)
+    env.spec = spec
+    return env
 
 
 def check_action(action: Any, space: gym.Space[Any]) -> None:

@@ -1,5 +1,6 @@
 """Both doors to a task, reached singly, in vectors, through wrappers and from other processes."""
 
+import copy
 import pickle
 from functools import partial
 
@@ -184,11 +185,24 @@ def played(env, steps):
 def test_a_pickled_copy_starts_afresh_with_the_same_settings():
     env = gym.make("prefenvs/Pendulum-v0", budget=7, teacher="noisy").unwrapped
     prefenvs.feedback(env)
-    copy = pickle.loads(pickle.dumps(env))
-    assert copy.feedback_config == env.feedback_config
-    assert prefenvs.feedback(copy) is not prefenvs.feedback(env)
-    first, second = env.reset(seed=3)[0], copy.reset(seed=3)[0]
+    copied = pickle.loads(pickle.dumps(env))
+    assert copied.feedback_config == env.feedback_config
+    assert prefenvs.feedback(copied) is not prefenvs.feedback(env)
+    first, second = env.reset(seed=3)[0], copied.reset(seed=3)[0]
     np.testing.assert_array_equal(first, second)
+
+
+def test_a_copy_keeps_the_spec_and_begins_an_episode_before_it_steps():
+    env = gym.make("prefenvs/Pendulum-v0", budget=7, max_episode_steps=9)
+    env.reset(seed=3)
+    env.step(np.zeros(1, np.float32))
+    for copied in (pickle.loads(pickle.dumps(env)), copy.deepcopy(env)):
+        assert (copied.spec, copied.unwrapped.spec) == (env.spec, env.unwrapped.spec)
+        assert copied.spec.kwargs["budget"] == 7
+        assert copied.spec.max_episode_steps == 9
+        with pytest.raises(gym.error.ResetNeeded, match=r"Call reset\(\) first"):
+            copied.step(np.zeros(1, np.float32))
+        np.testing.assert_array_equal(copied.reset(seed=3)[0], env.reset(seed=3)[0])
 
 
 @pytest.mark.parametrize(
