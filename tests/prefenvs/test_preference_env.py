@@ -226,11 +226,30 @@ def test_a_bad_action_is_refused_before_anything_happens(action, message):
         ({"answer": "choise"}, "Did you mean 'choice'"),
         ({"bugdet": 3}, "Did you mean 'budget'"),
         ({"budget": -1}, "negative"),
+        ({"autoreset_mode": "SameStep"}, r"gym\.make_vec\(\.\.\., vector_kwargs="),
     ],
 )
 def test_unknown_settings_suggest_the_nearest(arguments, message):
     with pytest.raises(ValueError, match=message):
         gym.make("prefenvs/Pendulum-v0", **arguments)
+
+
+@pytest.mark.parametrize("settings", [{"budget": "500"}, {"budget": 4.5}, {"budget": 4.0}, {"feedback_seed": None}])
+def test_numbers_that_are_not_whole_are_refused(settings):
+    (name, value), *_ = settings.items()
+    with pytest.raises(TypeError, match=f"{name}={value!r}, expected a whole number"):
+        gym.make("prefenvs/Pendulum-v0", **settings)
+    env = gym.make("prefenvs/Pendulum-v0", budget=np.int64(5), feedback_seed=np.uint64(2**64 - 1))
+    assert prefenvs.feedback(env).remaining == 5
+
+
+@pytest.mark.parametrize("evaluation", [False, True])
+@pytest.mark.parametrize("task", ["CartPole", "Pendulum", "HalfCheetah", "GridWindy"])
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_nothing_is_drawn_without_a_render_mode(task, evaluation):
+    env = gym.make(f"prefenvs/{task}-v0", evaluation=evaluation)
+    env.reset(seed=0)
+    assert env.render() is None
 
 
 def test_a_forgotten_segment_spends_nothing():
