@@ -198,6 +198,8 @@ class PreferenceCallback(BaseCallback):
         last = self.model._total_timesteps // 2 if last is None else last
         self._steps = np.linspace(first, max(first, last), self.config.sessions)
         self.build(env.observation_space, env.action_space, env.num_envs, self.model.device)
+        if self.num_timesteps != self.model.num_timesteps:  # it learned without this callback meanwhile
+            self.store.cut()
 
     def _on_rollout_start(self) -> None:
         due = self.session < len(self._steps) and self.num_timesteps >= self._steps[self.session]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from prefenvs.registration import register as register
 from prefenvs.registration import register_all
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ _MODULES = {
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 
-__all__ = sorted(_HOME)
+__all__ = sorted([*_HOME, "register"])
 
 
 def __getattr__(name: str) -> Any:

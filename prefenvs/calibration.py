@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +34,12 @@ class Calibration:
     """Weight of a step for each step that follows it in the segment, as the teacher's."""
 
     def __post_init__(self) -> None:
+        for name, value in {"mean": self.mean, "sd": self.sd, "floor": self.floor, **self.factor_sd}.items():
+            if not math.isfinite(value):
+                raise ValueError(
+                    f"{name}={value}, expected a finite number. Where play at random meets rewards or factors that are "
+                    "nan or infinite, no unit can be measured."
+                )
         if not self.sd > 0:
             raise ValueError(
                 f"sd={self.sd}, expected a positive unit. Pass Calibration(sd=...) for a task of your own."
@@ -161,6 +168,7 @@ def calibrate(
     steps: int = 5000,
     seed: int = 0,
     myopia: float = 1.0,
+    factors: Callable[[gym.Env[Any, Any]], dict[str, float]] | None = None,
 ) -> Calibration:
     """Measure the units of a teacher's parameters by random play.
 
@@ -171,9 +179,10 @@ def calibrate(
         steps: steps of random play.
         seed: of resets, actions and windows.
         myopia: of the teacher, where it rates: ratings are relative to scores as it remembers them.
+        factors: of an environment of your own, as given to `prefenvs.wrap`; their units are what "hierarchical" needs.
 
     Raises:
-        ValueError: for an unknown oracle or task, or an environment whose reward is hidden.
+        ValueError: for an unknown oracle or task, an environment whose reward is hidden, or factors of a suite's task.
 
     Example:
         >>> calibration = calibrate("Pendulum", segment_steps=50)
@@ -185,6 +194,8 @@ def calibrate(
     from prefenvs.preference_env import PreferenceEnv
 
     if isinstance(env, str):
+        if factors is not None:
+            raise ValueError(f"factors= is for an environment of your own; {env} names its own factors.")
         name = env.removeprefix("prefenvs/").split("-v")[0]
         return measure(make_oracle(oracle, name), reference_set(name, segment_steps, steps, seed), myopia)
     if isinstance(env.unwrapped, PreferenceEnv):
@@ -194,8 +205,8 @@ def calibrate(
         )
     rng = np.random.default_rng(seed)
     horizon = env.spec.max_episode_steps if env.spec is not None and env.spec.max_episode_steps else steps
-    episodes = random_play(ForeignTask(env, None), steps, horizon, rng)
-    return measure(make_oracle(oracle, ""), cut_windows(episodes, segment_steps, 2000, rng), myopia)
+    episodes = random_play(ForeignTask(env, factors), steps, horizon, rng)
+    return measure(make_oracle(oracle, None), cut_windows(episodes, segment_steps, 2000, rng), myopia)
 
 
 def reference_set(

@@ -8,6 +8,7 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
+from gymnasium.wrappers import OrderEnforcing, PassiveEnvChecker, RecordEpisodeStatistics, TimeLimit
 
 from prefenvs.error import unknown_name
 from prefenvs.preference_env import EvaluationEnv, FeedbackConfig, PreferenceEnv
@@ -145,10 +146,11 @@ def wrap(
     """Make a preference environment of any Gymnasium environment: its reward is hidden and answers come from an oracle.
 
     Args:
-        env: the environment; its reward becomes the true reward. If it has `get_state` and `set_state`, segments of it
-            can be drawn.
+        env: the environment; its reward becomes the true reward. If it has `get_state` and `set_state`, and no wrapper
+            that may change actions, segments of it can be drawn.
         factors: called with `env` after each step; named factors of the reward. By default the reward itself.
-            To learn their names `env` is reset and they are asked for once here.
+            To learn their names `env` is reset and they are asked for once here. `prefenvs.calibrate(..., factors=)`
+            measures their units.
         harmless_info: keys of the env's info that say nothing of the reward and may reach the learner.
         recorded_episodes: finished episodes that can still be asked about.
         name: name of the task in segments and reports; by default the id of `env`.
@@ -190,7 +192,7 @@ def wrap(
         config=feedback_config(feedback),
         harmless_info=harmless_info,
         recorded_episodes=recorded_episodes,
-        restorable=hasattr(env.unwrapped, "get_state") and hasattr(env.unwrapped, "set_state"),
+        restorable=_restorable(env),
     )
     wrapped._rebuild = (_wrap_arguments, arguments)
     return wrapped
@@ -198,6 +200,21 @@ def wrap(
 
 def _wrap_arguments(**arguments: Any) -> PreferenceEnv:
     return wrap(arguments.pop("env"), **arguments)
+
+
+PASS_ACTIONS = (
+    *(TimeLimit, OrderEnforcing, PassiveEnvChecker, RecordEpisodeStatistics),
+    *(gym.ObservationWrapper, gym.RewardWrapper),
+)
+"""Wrappers that hand on actions as they are."""
+
+
+def _restorable(env: gym.Env[Any, Any]) -> bool:
+    """Whether the states of a user's environment can be restored and its steps repeated by `env.unwrapped`."""
+    base = env.unwrapped
+    while isinstance(env, PASS_ACTIONS):
+        env = env.env
+    return env is base and hasattr(base, "get_state") and hasattr(base, "set_state")
 
 
 class ForeignTask(gym.Wrapper[Any, Any, Any, Any]):

@@ -86,13 +86,14 @@ class PreferenceEnv(gym.Env[Any, Any]):
             harmless_info: keys of the task's info that may reach the learner.
             recorded_episodes: finished episodes that can still be asked about.
             pixels: side of square images to observe in place of the task's own observation.
-            restorable: whether `task` has `get_state` and `set_state`.
-            task_kwargs: what `task` was made with, so that units and optimal values are those of the same task.
+            restorable: whether `task` has `get_state` and `set_state`, and `task.unwrapped` repeats its steps.
+            task_kwargs: what a task of the suite was made with, so that units and optimal values are those of the same
+                task. None: it is a user's own, whatever its name.
         """
         self.task_name, self.horizon, self.feedback_config = name, horizon, config
         self._task, self._harmless_info, self._pixels, self._restorable = task, harmless_info, pixels, restorable
         self._recorder = Recorder(factors, recorded_episodes)
-        self._task_kwargs = dict(task_kwargs or {})
+        self._task_kwargs = None if task_kwargs is None else dict(task_kwargs)
         self._stream = -1
         self._feedback: Any = None
         self._rebuild: tuple[Callable[..., gym.Env[Any, Any]], dict[str, Any]] | None = None
@@ -207,12 +208,16 @@ class PreferenceEnv(gym.Env[Any, Any]):
         if self.render_mode != "rgb_array":
             raise ValueError("cannot draw segments: make the env with render_mode='rgb_array'.")
         if not self._restorable:
-            raise ValueError("cannot draw segments: this environment has no get_state and set_state.")
-        present: State = self._task.get_state()
-        try:
-            return replayed_frames(self._task, self._recorder, episode, steps)
+            raise ValueError(
+                "cannot draw segments: this environment has no get_state and set_state, or wrappers between it and "
+                "prefenvs.wrap that may change actions. Put those outside, around what prefenvs.wrap returns."
+            )
+        base: Any = self._task
+        present: State = base.get_state()
+        try:  # below a TimeLimit and its like, which would count replayed steps as the present episode's
+            return replayed_frames(base.unwrapped, self._recorder, episode, steps)
         finally:
-            self._task.set_state(present)
+            base.set_state(present)
 
 
 def replayed_frames(task: Any, recorder: Recorder, episode: int, steps: list[int]) -> list[np.ndarray]:

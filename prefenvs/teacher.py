@@ -305,6 +305,13 @@ def answer_margins(teacher: Teacher, margins: np.ndarray, uniforms: np.ndarray, 
     return label
 
 
+def no_answers(k: int, answer: str) -> Label:
+    """The Label of no query of k segments, of a kind in ANSWERS."""
+    none = np.zeros((0, k))
+    ranking = none.astype(np.int64) if answer == "ranking" else None
+    return Label(none, ranking=ranking, ratings=none if answer == "rating" else None, soft=answer == "soft")
+
+
 def _near_best(scores: np.ndarray, within: float | np.ndarray) -> np.ndarray:
     gap = scores.max(1, keepdims=True) - scores
     return (gap < within) | (gap == 0.0)

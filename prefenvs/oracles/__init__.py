@@ -22,7 +22,7 @@ class Utility(Protocol):
     """A preference model that scores segments. `reads`, if it has that, names the fields of JUDGED that it needs."""
 
     def utility(self, segments: JudgedSegments) -> np.ndarray:
-        """(n, T) utility of each step, or (n, 1) of each whole segment."""
+        """(n, T) utility of each step, or (n, 1) of each whole segment; finite numbers."""
 
 
 @runtime_checkable
@@ -44,7 +44,7 @@ ORACLES: dict[str, Callable[..., Any]] = {
 """Preference models by name. `ORACLES["mine"] = Mine` adds one."""
 
 
-def make_oracle(oracle: Any, task: str, task_kwargs: Mapping[str, Any] | None = None) -> Any:
+def make_oracle(oracle: Any, task: str | None, task_kwargs: Mapping[str, Any] | None = None) -> Any:
     """The preference model that `oracle` names; regret is given the values shipped with the task.
 
     Values of a trained policy are of states alone, so "regret" then is `DeterministicRegret`.
@@ -52,7 +52,7 @@ def make_oracle(oracle: Any, task: str, task_kwargs: Mapping[str, Any] | None = 
     Args:
         oracle: a name, `{"name": ..., **arguments}` or a preference model. `values` of a regret oracle may be the path
             of a file that `prefenvs experts train` wrote.
-        task: name of the task.
+        task: name of a task of the suite; None for an environment of one's own, of which no values are known.
         task_kwargs: what the task was made with.
 
     Raises:

@@ -15,7 +15,15 @@ from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 import prefenvs
-from prefenvs.agents import PEBBLE, Barrier, PreferenceCallback, PreferenceConfig, PrefPPO, RewardReplayBuffer
+from prefenvs.agents import (
+    PEBBLE,
+    Barrier,
+    LearnedReward,
+    PreferenceCallback,
+    PreferenceConfig,
+    PrefPPO,
+    RewardReplayBuffer,
+)
 from prefenvs.agents.checkpoint import read_folder, write_folder
 from prefenvs.agents.learned_reward import predict_rewards
 from prefenvs.agents.preset_choice import default_agent
@@ -61,6 +69,17 @@ def test_a_learner_holds_just_what_the_oracle_judges(make):
     assert len(np.unique(segments.ids[:, 1])) > 1, "of several episodes"
     assert learner.feedback.asked == 24
     assert learner.session == 3
+
+
+def test_what_was_learned_without_the_callback_is_a_gap_in_its_store():
+    venv = make_vec_env("prefenvs/Pendulum-v0")
+    callback = PreferenceCallback(prefenvs.feedback(venv), SMALL, seed=0)
+    rewarded = LearnedReward(venv, callback.build(venv.observation_space, venv.action_space, 1, "cpu"))
+    model = PPO("MlpPolicy", rewarded, n_steps=32, batch_size=32, n_epochs=1, seed=0, device="cpu")
+    for present in (callback, callback, None, callback):
+        model.learn(32, callback=present, reset_num_timesteps=False)
+    first = callback.store.sample(1000, 15, np.random.default_rng(0)).ids[:, 2]
+    assert set(first) == {*range(64 - 15 + 1), *range(96, 96 + 32 - 15 + 1)}
 
 
 def test_short_segments_of_failed_episodes_are_among_them():

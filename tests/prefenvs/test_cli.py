@@ -9,6 +9,7 @@ import pytest
 from prefenvs.agents.checkpoint import Barrier
 from prefenvs.agents.presets import PRESETS
 from prefenvs.cli import VERBS, main
+from prefenvs.oracles import ORACLES
 from prefenvs.tasks import TASKS
 
 KINDS = ("tasks", "oracles", "teachers", "strategies", "metrics", "agents", "presets", "studies")
@@ -209,6 +210,18 @@ def test_bad_usage_exits_2_and_says_what_was_expected(arguments, message, capsys
     assert shown.err.startswith("prefenvs: ")
     assert shown.out == ""
     assert not list(tmp_path.iterdir()), "nothing was written"
+
+
+class Buggy:
+    def utility(self, segments):
+        return segments.rewards + None
+
+
+def test_an_error_while_training_is_no_bad_usage_and_keeps_its_traceback(tmp_path, monkeypatch):
+    monkeypatch.setitem(ORACLES, "buggy", Buggy)
+    with pytest.raises(TypeError, match="NoneType") as raised:  # Python prints it and exits 1
+        main(["train", "--preset", "cartpole-small", "--oracle", "buggy", "--out", str(tmp_path / "run")])
+    assert raised.traceback[-1].name == "utility"
 
 
 @pytest.mark.parametrize("arguments", [("tarin",), ("train", "--sed", "1"), ("train", "--seed", "one"), ()])

@@ -82,6 +82,8 @@ def test_observations_of_another_task_are_refused():
 def test_a_task_without_values_names_the_command_that_trains_them():
     with pytest.raises(NoExpert, match="prefenvs experts train --env Reacher"):
         expert_values("Reacher")
+    with pytest.raises(NoExpert, match=r"'TextSentiment', so regret cannot be measured\. Pass oracle=Regret"):
+        expert_values("TextSentiment")  # experts act in continuous spaces only
     with pytest.raises(NoExpert, match="Pass oracle=Regret"):
         expert_values("MyOwnTask")
 
