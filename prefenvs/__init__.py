@@ -10,6 +10,8 @@ from prefenvs.registration import register_all
 
 if TYPE_CHECKING:
     from prefenvs.agents.evaluation import EvalCallback as EvalCallback
+    from prefenvs.answers import load_answers as load_answers
+    from prefenvs.answers import save_answers as save_answers
     from prefenvs.calibration import Calibration as Calibration
     from prefenvs.calibration import calibrate as calibrate
     from prefenvs.collecting import collect as collect
@@ -46,6 +48,7 @@ __version__ = "0.1.0"
 
 _MODULES = {
     "prefenvs.agents.evaluation": ("EvalCallback",),
+    "prefenvs.answers": ("load_answers", "save_answers"),
     "prefenvs.calibration": ("Calibration", "calibrate"),
     "prefenvs.collecting": ("collect",),
     "prefenvs.error": (

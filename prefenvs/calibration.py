@@ -112,6 +112,21 @@ def cut_windows(
     )
 
 
+def utility_of(preference_model: Any, segments: JudgedSegments) -> np.ndarray:
+    """(n, T) utility of each step, or (n, 1) of each whole segment.
+
+    Raises:
+        ValueError: if the preference model gives another shape.
+    """
+    utility, (n, steps) = np.asarray(preference_model.utility(segments)), segments.mask.shape
+    if utility.shape not in ((n, steps), (n, 1)):
+        raise ValueError(
+            f"{type(preference_model).__name__}.utility gave shape {utility.shape}, expected (n, T) = ({n}, {steps}), "
+            f"of steps, or (n, 1) = ({n}, 1), of whole segments. Nothing was asked."
+        )
+    return utility
+
+
 def weighted_scores(utility: np.ndarray, mask: np.ndarray, myopia: float) -> tuple[np.ndarray, np.ndarray]:
     """Sums over a segment with and without myopia.
 
@@ -138,7 +153,7 @@ def measure(preference_model: Any, segments: JudgedSegments, myopia: float = 1.0
     steps = segments.mask.shape[1]
     if not hasattr(preference_model, "utility"):
         return Calibration(factor_sd=factor_sd, steps=steps, myopia=myopia)
-    scores = weighted_scores(preference_model.utility(segments), segments.mask, myopia)[1]
+    scores = weighted_scores(utility_of(preference_model, segments), segments.mask, myopia)[1]
     sd = float(np.std(scores))
     # Random play may never change the score (sparse rewards). Then a score of 1 is the unit.
     sd = sd if sd > 1e-12 * (1.0 + float(np.abs(scores).max())) else 1.0

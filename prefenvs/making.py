@@ -57,6 +57,11 @@ def make(
     side = 84 if pixels is True else int(pixels) or None
     if side is not None and render_mode is None:
         render_mode = "rgb_array"
+    if "autoreset_mode" in feedback:
+        raise ValueError(
+            "autoreset_mode= is an argument of batches that step as arrays, and of no single environment. Where each "
+            'environment steps by itself, call gym.make_vec(..., vector_kwargs={"autoreset_mode": ...}).'
+        )
     task_kwargs, feedback = split_arguments(spec, task_kwargs, feedback)
     config = feedback_config(feedback, tuple(spec.kwargs))
     if evaluation:
@@ -101,6 +106,7 @@ def feedback_config(settings: Mapping[str, Any], others: tuple[str, ...] = ()) -
 
     Raises:
         ValueError: for an unknown argument, oracle, teacher or kind of answer, or a budget or seed out of range.
+        TypeError: for a budget or seed that is no whole number.
     """
     from prefenvs.oracles import ORACLES
     from prefenvs.teacher import ANSWERS, TEACHERS
@@ -117,6 +123,10 @@ def feedback_config(settings: Mapping[str, Any], others: tuple[str, ...] = ()) -
             raise unknown_name(argument, name, registry, plugin)
     if config.answer not in ANSWERS:
         raise unknown_name("answer", config.answer, ANSWERS)
+    if not isinstance(config.budget, int | np.integer | None):
+        raise TypeError(f"budget={config.budget!r}, expected a whole number of queries, or None for no limit.")
+    if not isinstance(config.feedback_seed, int | np.integer):
+        raise TypeError(f"feedback_seed={config.feedback_seed!r}, expected a whole number in [0, 2**64).")
     if config.budget is not None and config.budget < 0:
         raise ValueError(f"budget={config.budget} is negative. Expected a number of queries, or None for no limit.")
     if not 0 <= config.feedback_seed < 2**64:
@@ -147,7 +157,7 @@ def wrap(
         **feedback: fields of FeedbackConfig: oracle, teacher, budget, answer, feedback_seed, store, run, calibration.
 
     Raises:
-        ValueError: for unknown names and arguments.
+        ValueError: for unknown names and arguments, or an environment whose reward is hidden already.
 
     Example:
         >>> import gymnasium as gym, prefenvs
@@ -164,6 +174,11 @@ def wrap(
         "name": name,
         **feedback,
     }
+    if isinstance(env.unwrapped, PreferenceEnv):
+        raise ValueError(
+            f"{env} hides its reward, so every answer would be a tie. It is a preference environment as it is: give "
+            "oracle=, budget= and the like where it is made, or wrap gym.make(..., evaluation=True)."
+        )
     task = ForeignTask(env, factors)
     if factors is not None:
         env.reset()

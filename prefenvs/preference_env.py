@@ -32,7 +32,7 @@ class FeedbackConfig:
     feedback_seed: int = 0
     """Seed of the teacher's answers; the environment's own seed does not touch it."""
     store: str | None = None
-    """SQLite file that keeps the answers, or None to keep them in memory."""
+    """SQLite file that keeps the answers, or None for memory. With a file, an oracle with settings is a dataclass."""
     run: str = "run"
     """Name under which the answers are kept in the store."""
     calibration: Calibration | None = None
@@ -48,6 +48,9 @@ class PreferenceEnv(gym.Env[Any, Any]):
 
     `info["segment_id"]` is (stream, episode, t), int64, for the observation it comes with: t is 0 after a reset and the
     number of steps taken otherwise. Ask about segments with `prefenvs.feedback(env)`.
+
+    Ids are not given twice, so `check_env` of Gymnasium finds that "step info are not equivalent for the same seed"; it
+    finds nothing else.
 
     Example:
         >>> import gymnasium as gym, prefenvs
@@ -116,8 +119,11 @@ class PreferenceEnv(gym.Env[Any, Any]):
 
         Raises:
             ValueError: if the action holds nan; nothing was done.
+            gymnasium.error.ResetNeeded: if no episode was begun, as in a copy; nothing was done.
         """
         check_action(action, self.action_space)
+        if self._recorder.episode < 0:
+            raise gym.error.ResetNeeded("no episode was begun, as in a copy. Call reset() first. Nothing was done.")
         base: Any = self._task
         observation, reward, terminated, truncated, info = base.step(action)
         factors = self._task.reward_factors()
@@ -160,7 +166,7 @@ class PreferenceEnv(gym.Env[Any, Any]):
         if self._rebuild is None:
             raise TypeError("this PreferenceEnv was not made by gym.make or prefenvs.wrap and cannot be pickled.")
         function, arguments = self._rebuild
-        return _rebuild, (function, arguments)
+        return _rebuild, (function, arguments, self.spec)
 
     # The oracle's side, reached by `prefenvs.feedback` in this process or from another one.
 
@@ -285,8 +291,10 @@ def evaluation_only(task: str) -> EvaluationOnly:
     )
 
 
-def _rebuild(function: Callable[..., Any], arguments: dict[str, Any]) -> Any:
-    return function(**arguments)
+def _rebuild(function: Callable[..., Any], arguments: dict[str, Any], spec: Any) -> Any:
+    env = function(**arguments)
+    env.spec = spec
+    return env
 
 
 def check_action(action: Any, space: gym.Space[Any]) -> None:

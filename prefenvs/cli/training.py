@@ -35,7 +35,7 @@ class Train:
     teacher: str = "oracle"
     """How the simulated person errs."""
     budget: int | None = None
-    """Queries that may be asked; by default the preset's number."""
+    """Queries to ask in all, spread as the preset's are; by default the preset's number."""
     steps: int | None = None
     """Environment steps, or completions or pairs of text; by default the preset's."""
     seed: int = 0
@@ -63,7 +63,8 @@ class Train:
             from prefenvs.agents.preset_choice import choose_preset
             from prefenvs.agents.train import Run, check_names, train, train_side_by_side
 
-            preset = choose_preset(task_name(self.env) if self.env else None, self.agent, self.preset, self.steps)
+            task = task_name(self.env) if self.env else None
+            preset = choose_preset(task, self.agent, self.preset, self.steps, self.budget)
             run = Run(preset, self.seed, self.oracle, self.teacher, self.budget, self.device, self.reward_metrics)
             check_names(run)
         name, shown = f"{preset.task}-{preset.agent}", sys.stderr.isatty()

@@ -10,8 +10,9 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
+from xxhash import xxh3_128_hexdigest
 
-from prefenvs.calibration import Calibration, measure, reference_set, weighted_scores
+from prefenvs.calibration import Calibration, measure, reference_set, utility_of, weighted_scores
 from prefenvs.error import BudgetSpent, SegmentForgotten
 from prefenvs.labelling.random_stream import uniforms
 from prefenvs.labelling.source import LocalSource, Source, find_source
@@ -66,7 +67,7 @@ class Feedback:
             self.config.run,
             {
                 "task": self.task,
-                "oracle": _describe(self._oracle),
+                "oracle": _describe(self._oracle, kept=self.config.store is not None),
                 "teacher": dataclasses.asdict(self._teacher),
                 "answer": self.config.answer,
                 "calibration": self.config.calibration and dataclasses.asdict(self.config.calibration),
@@ -234,7 +235,7 @@ class Feedback:
         chunk = CHUNK if {"observations", "actions"} & {*self._reads} else CHUNK_OF_REWARDS
         for start in range(0, len(segments), chunk):
             judged = self._judge(segments[start : start + chunk], self._reads)
-            parts.append(weighted_scores(oracle.utility(judged), judged.mask, self._teacher.myopia))
+            parts.append(weighted_scores(utility_of(oracle, judged), judged.mask, self._teacher.myopia))
         plain, weighted = zip(*parts, strict=True)
         return np.concatenate(plain), np.concatenate(weighted)
 
@@ -386,7 +387,12 @@ def _margins(oracle: Any, judged: JudgedSegments, k: int) -> np.ndarray:
     first, second = np.triu_indices(k, 1)
     rows = np.arange(n)[:, None] * k
     margins = np.zeros((n, k, k))
-    pairs = oracle.compare(_pick(judged, (rows + first).ravel()), _pick(judged, (rows + second).ravel()))
+    pairs = np.asarray(oracle.compare(_pick(judged, (rows + first).ravel()), _pick(judged, (rows + second).ravel())))
+    if pairs.shape != (n * len(first),):
+        raise ValueError(
+            f"{type(oracle).__name__}.compare gave shape {pairs.shape}, expected a margin a pair, (n,) = "
+            f"({n * len(first)},). Nothing was asked."
+        )
     margins[:, first, second] = pairs.reshape(n, -1)
     margins[:, second, first] = -pairs.reshape(n, -1)
     return margins
@@ -404,16 +410,29 @@ def _pick(judged: JudgedSegments, rows: np.ndarray) -> JudgedSegments:
     )
 
 
-def _describe(oracle: Any) -> str:
-    """A short text that changes when the oracle's own settings do; arrays of values are not printed."""
+def _describe(oracle: Any, *, kept: bool) -> str:
+    """A short text that changes when the oracle's own settings do; values and arrays are not printed.
+
+    Raises:
+        TypeError: if answers are to be kept in a file and the settings cannot be told.
+    """
+    name = type(oracle).__name__
     if not dataclasses.is_dataclass(oracle):
-        return type(oracle).__name__
+        if kept and object.__getstate__(oracle):
+            raise TypeError(
+                f"oracle={oracle!r} has settings that a store of answers cannot tell apart, so it might serve one "
+                f"{name}'s answers to another. Make {name} a dataclass (@dataclass(frozen=True)), or leave out store=. "
+                "Nothing was asked."
+            )
+        return name
     parts = []
     for field in dataclasses.fields(oracle):
         value = getattr(oracle, field.name)
-        shown = getattr(value, "source", None) if field.name == "values" else value
+        shown = getattr(value, "source", value) if field.name == "values" else value
+        if isinstance(shown, np.ndarray):  # its repr leaves out digits, and most of a large one
+            shown = (shown.dtype.str, shown.shape, xxh3_128_hexdigest(shown.tobytes()))
         parts.append(f"{field.name}={shown!r}")
-    return f"{type(oracle).__name__}({', '.join(parts)})"
+    return f"{name}({', '.join(parts)})"
 
 
 def _describe_arguments(arguments: Mapping[str, Any]) -> str:

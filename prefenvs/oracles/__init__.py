@@ -60,7 +60,7 @@ def make_oracle(oracle: Any, task: str | None, task_kwargs: Mapping[str, Any] | 
         FileNotFoundError: if `values` names no file.
         DamagedFile: if that file cannot be read.
         NoExpert: if regret is asked for where no values are known.
-        TypeError: if an object has neither `utility` nor `compare`.
+        TypeError: if an object is no preference model: it has neither `utility` nor `compare`, or is a class.
     """
     if isinstance(oracle, str):
         oracle = {"name": oracle}
@@ -75,7 +75,14 @@ def make_oracle(oracle: Any, task: str | None, task_kwargs: Mapping[str, Any] | 
             arguments["values"] = load_values(arguments["values"])
         if set(arguments) == {"values"} and isinstance(arguments["values"], NetworkValues):
             return DeterministicRegret(**arguments)
-        return ORACLES[name](**arguments)
+        if not callable(ORACLES[name]):
+            raise TypeError(
+                f"ORACLES[{name!r}] is {ORACLES[name]!r}, expected a class or a function that makes one. Pass a "
+                "preference model itself as oracle=."
+            )
+        oracle = ORACLES[name](**arguments)
+    if isinstance(oracle, type):
+        raise TypeError(f"oracle={oracle!r} is a class, expected a preference model: {oracle.__name__}(...).")
     if not isinstance(oracle, Utility | Comparison):
         raise TypeError(f"oracle={oracle!r} has neither utility(segments) nor compare(a, b).")
     return oracle

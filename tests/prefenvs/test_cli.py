@@ -61,6 +61,7 @@ def test_list_names_28_control_tasks_and_the_grids(capsys):
 def test_the_same_command_again_gives_the_finished_result(finished, capsys):
     out, command = finished
     result = json.loads((out / "result.json").read_text())
+    assert result["device"] == "cpu"
     before = {path.name: path.stat().st_mtime_ns for path in out.iterdir()}
     assert run(*command) == 0
     assert json.loads(capsys.readouterr().out) == result
@@ -175,6 +176,11 @@ def test_report_writes_a_page(finished, capsys):
         (("train", "--env", "Pendulum", "--agent", "peble"), "Did you mean 'pebble'"),
         (("train", "--env", "Pendulum", "--oracle", "regrett"), "Did you mean 'regret'"),
         (("train", "--env", "Pendulum", "--teacher", "mistke"), "Did you mean 'mistake'"),
+        *(
+            (("train", "--env", env, "--device", "cuda:99"), "device='cuda:99', but torch finds")
+            for env in ("Pendulum", "TextEnum")
+        ),
+        (("train", "--env", "Pendulum", "--device", "gpu"), "Expected cpu, cuda or auto"),
         (("train",), "give --env or --preset"),
         (("train", "--env", "CartPole", "--agent", "pebble"), "Use --agent prefppo"),
         (("train", "--env", "MountainCar", "--agent", "sac"), "Use --agent ppo"),

@@ -316,6 +316,77 @@ def test_a_store_of_other_settings_is_refused(changed, tmp_path):
         pendulum(1, store=path, segments=0, **changed)
 
 
+class Weighed:
+    """An oracle whose settings nobody can read."""
+
+    def __init__(self, weight):
+        self.weight = weight
+
+    def utility(self, segments):
+        return self.weight * segments.rewards
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class WeighedSteps:
+    values: np.ndarray
+
+    def utility(self, segments):
+        return self.values[: segments.mask.shape[1]] * segments.rewards
+
+
+class Misshapen:
+    """An oracle whose utility or margins have another shape than they should."""
+
+    def __init__(self, shape, method="utility"):
+        setattr(self, method, lambda *segments: np.zeros(shape(*segments[0].mask.shape)))
+
+
+@pytest.mark.parametrize(
+    "shape", [lambda n, _: n, lambda n, t: (n, t + 1), lambda n, t: (t, n), lambda n, t: (n, t, 1), lambda *_: ()]
+)
+@pytest.mark.parametrize("teacher", ["oracle", "noisy"])
+def test_utility_of_another_shape_is_refused_and_spends_nothing(shape, teacher):
+    env, segments = pendulum(oracle=Misshapen(shape), teacher=teacher)
+    with pytest.raises(ValueError, match=r"Misshapen.utility gave shape \(.*\), expected \(n, T\) = \(\d+, 25\)"):
+        prefenvs.feedback(env).ask(Query(segments))
+    assert prefenvs.feedback(env).asked == 0
+
+
+def test_margins_of_another_shape_are_refused_and_spend_nothing():
+    env, segments = pendulum(oracle=Misshapen(lambda n, t: (n, t), "compare"))
+    with pytest.raises(
+        ValueError, match=r"Misshapen.compare gave shape \(20, 25\), expected a margin a pair, \(n,\) = \(20,\)"
+    ):
+        prefenvs.feedback(env).ask(Query(segments))
+    assert prefenvs.feedback(env).asked == 0
+
+
+class Plain:
+    """An oracle without settings."""
+
+    def utility(self, segments):
+        return segments.rewards
+
+
+def test_a_file_keeps_no_answers_of_an_oracle_whose_settings_cannot_be_told(tmp_path):
+    path = tmp_path / "a.sqlite"
+    with pytest.raises(TypeError, match="Make Weighed a dataclass"):
+        pendulum(1, store=str(path), segments=0, oracle=Weighed(1.0))
+    assert not path.exists()
+    pendulum(1, segments=0, oracle=Weighed(1.0))  # in memory nobody else is served
+    for _ in range(2):
+        pendulum(1, store=str(path), segments=0, oracle=Plain())
+
+
+def test_oracles_that_differ_deep_in_an_array_do_not_share_a_store(tmp_path):
+    path, weights = str(tmp_path / "a.sqlite"), np.ones(2000)
+    for _ in range(2):
+        pendulum(1, store=path, segments=0, oracle=WeighedSteps(weights.copy()))
+    weights[1000] += 1e-12
+    with pytest.raises(prefenvs.RunMismatch, match="was begun with"):
+        pendulum(1, store=path, segments=0, oracle=WeighedSteps(weights))
+
+
 def test_a_store_goes_on_with_a_task_of_ones_own_functions_and_is_refused_with_another(tmp_path):
     def own(scorer, prompts):
         return prefenvs.feedback(
