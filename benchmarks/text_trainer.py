@@ -1,13 +1,18 @@
-"""Training steps a second of DPO on a small GPT-2: ours, its bare computation, and TRL's DPOTrainer.
+"""Training steps a second of DPO on a small GPT-2, ours, its bare computation and TRL's DPOTrainer; and of GRPO.
 
     make bench-trl                                # once, for TRL: an environment of its own
     python benchmarks/text_trainer.py             # 2 layers of 128, 64 pairs a step, one thread; a few minutes
     python benchmarks/text_trainer.py --pairs 2 --steps 20
+    python benchmarks/text_trainer.py --method grpo
 
 All have the same weights, pairs, batch and precomputed reference log-probabilities; logging is each one's default.
 `prefenvs` trains GPT2LMHeadModel as TRL does, `prefenvs, Decoder` our own module of the same network. The floor of both
 is a loop over one batch of as many pairs with nothing but forward, loss, backward, clipping and Adam's step: no
 shuffling, no masks, no metrics, no log. Each program is one process; they run in turns.
+
+A step of GRPO writes 64 completions of TextSentiment and learns from their true reward. Its floor writes as many, reads
+them by policy and reference, and does forward, loss, backward, clipping and Adam's step: no environment, no reward, no
+advantages, no log. There is no peer: TRL's GRPOTrainer writes by `generate` (benchmarks/text_generation.py).
 """
 
 from __future__ import annotations
@@ -29,6 +34,7 @@ from _alternate import RESULTS, ROOT, alternate, report, serve
 TRL = ROOT / ".venv-trl" / "bin" / "python"
 WORDS, PROMPT, NEW, KNOWN, BATCH, WARM = 512, 8, 24, 1024, 64, 5
 RATE, BETA, LONGEST_GRADIENT = 1e-4, 0.1, 1.0
+STILL = 1e-9  # GRPO's rate: completions keep the length that they have
 
 
 def pairs_of(known: int) -> tuple[np.ndarray, np.ndarray]:
@@ -64,6 +70,59 @@ def ours(kind: str, steps: int) -> Callable[[], dict]:
         return {"steps a second": steps / trained, "floor, steps a second": steps // 2 * 2 / floor}
 
     return measure
+
+
+def ours_online(kind: str, steps: int) -> Callable[[], dict]:
+    """Measures GRPO and its floor, half of that before and half after."""
+    import gymnasium as gym
+    import torch
+
+    import prefenvs
+    from prefenvs.agents.text.grpo import GRPO, GRPOConfig
+    from prefenvs.tasks.text import language_of
+    from prefenvs.tasks.text.lm import Decoder, TransformersModel, as_gpt2
+
+    assert prefenvs.__version__
+    envs = gym.make_vec("prefenvs/TextSentiment-v0", num_envs=BATCH, view="completion", evaluation=True)
+    language = language_of(envs)
+    policy: Any = Decoder(len(language.words), language.prompt_tokens.shape[1] + language.max_new_tokens)
+    if kind == "prefenvs":
+        policy = TransformersModel(as_gpt2(policy), eos=language.eos, pad=language.pad)
+    settings = GRPOConfig(learning_rate=STILL, max_grad_norm=LONGEST_GRADIENT)
+    learner = GRPO(policy, envs, config=settings, device="cpu")
+    learner.learn(WARM * BATCH)
+    rows = torch.arange(BATCH) % len(language.prompt_tokens)
+    step = bare_online(copy.deepcopy(policy), torch.from_numpy(language.prompt_tokens)[rows], language.max_new_tokens)
+
+    def measure() -> dict:
+        floor = seconds(lambda: [step() for _ in range(steps // 2)])
+        trained = seconds(lambda: learner.learn(steps * BATCH))
+        floor += seconds(lambda: [step() for _ in range(steps // 2)])
+        return {"steps a second": steps / trained, "floor, steps a second": steps // 2 * 2 / floor}
+
+    return measure
+
+
+def bare_online(policy: Any, prompts: Any, new: int) -> Callable[[], None]:
+    """One step that completes (n, P) prompts and learns that they are alike."""
+    import torch
+
+    reference, rng = copy.deepcopy(policy), torch.Generator().manual_seed(0)
+    optimizer = torch.optim.Adam(policy.parameters(), lr=STILL)
+
+    def step() -> None:
+        with torch.no_grad():
+            tokens = policy.sample(prompts, new, rng).tokens
+            before, theirs = policy.logprobs(prompts, tokens), reference.logprobs(prompts, tokens)
+        logps = policy.logprobs(prompts, tokens)
+        ratio, gap = (logps - before).exp(), theirs - logps
+        loss = (0.04 * (gap.exp() - gap - 1) - torch.minimum(ratio, ratio.clamp(0.8, 1.2))).mean()
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(policy.parameters(), LONGEST_GRADIENT)
+        optimizer.step()
+
+    return step
 
 
 def bare(policy: Any, prompts: Any, tokens: Any) -> Callable[[], None]:
@@ -152,13 +211,14 @@ def seconds(do: Callable[[], Any]) -> float:
     return time.perf_counter() - before
 
 
-def worker(name: str, folder: Path, steps: int) -> None:
+def worker(name: str, method: str, folder: Path, steps: int) -> None:
     """Measure one program."""
     import torch
 
     torch.set_num_threads(1)
     packages = ("torch", "transformers", *(["trl"] if name == "TRL" else []))
-    measure = theirs(folder, steps) if name == "TRL" else ours(name, steps)
+    own = ours if method == "dpo" else ours_online
+    measure = theirs(folder, steps) if name == "TRL" else own(name, steps)
     serve(measure, {package: version(package) for package in packages})
 
 
@@ -167,28 +227,30 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", type=int, default=8, help="measurements of each program (default 8)")
     parser.add_argument("--steps", type=int, default=40, help="training steps a measurement (default 40)")
+    parser.add_argument("--method", choices=("dpo", "grpo"), default="dpo")
     parser.add_argument(
-        "--out", type=Path, default=RESULTS / "text_trainer.json", help="JSON file for the measurements"
+        "--out", type=Path, help="JSON file for the measurements (default docs/results/text_trainer[-grpo].json)"
     )
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.worker:
-        worker(given.worker, given.folder, given.steps)
+        worker(given.worker, given.method, given.folder, given.steps)
         return
+    out = given.out or RESULTS / f"text_trainer{'' if given.method == 'dpo' else '-grpo'}.json"
     from prefenvs.tasks.text.lm import Decoder, as_gpt2
 
     pythons = {"prefenvs": sys.executable, "prefenvs, Decoder": sys.executable}
-    if TRL.exists():
+    if given.method == "dpo" and TRL.exists():
         pythons["TRL"] = str(TRL)
-    else:
+    elif given.method == "dpo":
         print(f"{TRL} is not there, so TRL is left out: `make bench-trl` makes it.", file=sys.stderr)
     with tempfile.TemporaryDirectory() as folder:
         as_gpt2(Decoder(WORDS, PROMPT + NEW)).save_pretrained(folder)
-        arguments = ["--folder", folder, "--steps", str(given.steps)]
+        arguments = ["--folder", folder, "--steps", str(given.steps), "--method", given.method]
         commands = {name: [python, __file__, "--worker", name, *arguments] for name, python in pythons.items()}
         found = alternate(commands, given.pairs)
-    report(given.out, found, "steps a second", "prefenvs", given.pairs)
+    report(out, found, "steps a second", "prefenvs", given.pairs)
     for name in ("prefenvs", "prefenvs, Decoder"):
         shares = [r["steps a second"] / r["floor, steps a second"] for r in found[name]["rounds"]]
         print(f"share of the floor's rate that {name} reaches: median {np.median(shares):.2f}")
