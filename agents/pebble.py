@@ -96,9 +96,9 @@ class PEBBLE(SAC):
         self.train(self.reset_updates, self.batch_size)
 
     def save(self, path: str | Path, **_: Any) -> None:  # type: ignore[override]
-        """Write a zip of JSON and safetensors: networks, optimisers and the reward model, without experience."""
+        """Write a zip of JSON and safetensors: networks, optimisers, reward model and answers, without experience."""
         own = {"preferences": asdict(self.preferences.config), "reset_updates": self.reset_updates}
-        save_agent(self, path, own, {"reward_model": self.preferences.reward_model})
+        save_agent(self, path, own, self.preferences.learned_state())
 
     @classmethod
     def load(  # type: ignore[override]
@@ -106,7 +106,8 @@ class PEBBLE(SAC):
     ) -> PEBBLE:
         """Read what `save` wrote; `env` is a preference environment to go on learning in.
 
-        `changes` are arguments of the constructor to take in place of the saved ones.
+        Sessions that were held are not held again, and answers are kept. `changes` are arguments of the constructor to
+        take in place of the saved ones; `preferences` among them begin anew to ask, without the earlier answers.
 
         Raises:
             DamagedFile: if the file cannot be read.

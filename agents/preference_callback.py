@@ -195,7 +195,7 @@ class PreferenceCallback(BaseCallback):
 
     def hold_session(self) -> None:
         """Sample queries, ask, train the reward model, relabel."""
-        size = self._sizes[self.session]
+        size = int(min(self._sizes[self.session], self.feedback.remaining))
         self.session += 1
         if size == 0:
             return
@@ -271,32 +271,42 @@ class PreferenceCallback(BaseCallback):
 
     def state(self) -> dict[str, np.ndarray]:
         """Everything a resumed run needs, as named arrays; no true rewards among them."""
+        return self.learned_state() | {f"store/{name}": array for name, array in self.store.state().items()}
+
+    def load_state(self, state: dict[str, np.ndarray]) -> None:
+        """Put back what `state` gave, after `build`."""
+        from prefenvs.agents.checkpoint import under
+
+        self.store.load_state(under("store", state))
+        self.load_learned(state)
+
+    def learned_state(self) -> dict[str, np.ndarray]:
+        """The same without the experience that questions are made of: sessions held, answers and reward model."""
         assert self.reward_model is not None
         assert self._optimizer is not None
         from prefenvs.agents.checkpoint import module_state, optimizer_state
 
         parts = {
-            "store": self.store.state(),
             "data": self.data.state(),
             "reward_model": module_state(self.reward_model),
             "reward_optimizer": optimizer_state(self._optimizer),
             "own": {
                 "session": np.array(self.session),
+                "sizes": np.array(self._sizes),
                 "asked_features": self._asked_features,
                 "history": self.history,
             },
         }
         return {f"{part}/{name}": array for part, arrays in parts.items() for name, array in arrays.items()}
 
-    def load_state(self, state: dict[str, np.ndarray]) -> None:
-        """Put back what `state` gave, after `build`."""
+    def load_learned(self, state: dict[str, np.ndarray]) -> None:
+        """Put back what `learned_state` gave, after `build`."""
         from prefenvs.agents.checkpoint import load_module, load_optimizer, under
 
         assert self.reward_model is not None
         assert self._optimizer is not None
-        self.store.load_state(under("store", state))
         self.data.load_state(under("data", state), self.reward_model.device)
         load_module(self.reward_model, under("reward_model", state))
         load_optimizer(self._optimizer, under("reward_optimizer", state))
-        self.session, self._asked_features = int(state["own/session"]), state["own/asked_features"]
-        self.history = state["own/history"]
+        self.session, self._sizes = int(state["own/session"]), state["own/sizes"].tolist()
+        self._asked_features, self.history = state["own/asked_features"], state["own/history"]

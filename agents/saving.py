@@ -19,7 +19,7 @@ from stable_baselines3 import A2C
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.utils import ConstantSchedule, FloatSchedule, LinearSchedule
 
-from prefenvs.agents.checkpoint import learner_state, load_learner, load_module, module_state, under
+from prefenvs.agents.checkpoint import learner_state, load_learner, load_module, under
 from prefenvs.agents.learned_reward import RewardReplayBuffer
 from prefenvs.agents.preference_callback import PreferenceConfig
 from prefenvs.error import DamagedFile, RunMismatch
@@ -79,21 +79,15 @@ def read_agent(cls: type[Any], path: str | Path) -> tuple[dict[str, Any], dict[s
     return facts, arrays
 
 
-def save_agent(
-    model: BaseAlgorithm, path: str | Path, own: dict[str, Any], modules: dict[str, torch.nn.Module | None]
-) -> None:
+def save_agent(model: BaseAlgorithm, path: str | Path, own: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
     """Write an agent.
 
     Args:
         model: an SB3 algorithm.
         path: the zip.
         own: arguments of its constructor beyond SB3's.
-        modules: further networks by name.
+        arrays: what is kept beside its networks and optimisers, by name.
     """
-    arrays = learner_state(model)
-    for name, module in modules.items():
-        assert module is not None
-        arrays |= {f"{name}/{key}": array for key, array in module_state(module).items()}
     held = {key: getattr(model, key) for key in _SETTINGS if hasattr(model, key)}
     if isinstance(model, A2C):  # its constructor adds the optimizer to the policy's arguments, and will again
         held["policy_kwargs"] = {k: v for k, v in model.policy_kwargs.items() if not k.startswith("optimizer_")}
@@ -106,7 +100,7 @@ def save_agent(
         "unsaved": [key for key, value in settings.items() if value is _UNKNOWN],
         "own": own,
     }
-    write_agent(path, facts, arrays)
+    write_agent(path, facts, learner_state(model) | arrays)
 
 
 def read_saved(
@@ -159,7 +153,10 @@ def load_agent(
         own["preferences"] = PreferenceConfig(**{**preferences, "hidden": tuple(preferences["hidden"])})
     model: Any = cls("MlpPolicy", env, device=device, **{**own, **settings, **changes})
     restore_agent(model, path, facts, arrays)
-    load_module(model.preferences.reward_model, under("reward_model", arrays))
+    if "preferences" in changes:  # new sessions; of the old ones the reward model remains
+        load_module(model.preferences.reward_model, under("reward_model", arrays))
+    else:
+        model.preferences.load_learned(arrays)
     if isinstance(getattr(model, "replay_buffer", None), RewardReplayBuffer):
         model.replay_buffer.explore &= not model.preferences.reward_model.trained  # exploration was before
     return model

@@ -179,7 +179,8 @@ def test_a_saved_agent_acts_and_rewards_as_before(make, cls, task, tmp_path):
 
 def test_a_loaded_agent_goes_on_with_its_learned_reward_and_its_critic(tmp_path):
     pebble().save(tmp_path / "agent")
-    loaded = PEBBLE.load(tmp_path / "agent", gym.make("prefenvs/Pendulum-v0", budget=24), device="cpu")
+    env = gym.make("prefenvs/Pendulum-v0", budget=24)
+    loaded = PEBBLE.load(tmp_path / "agent", env, device="cpu", preferences=SMALL)
     assert not loaded.replay_buffer.explore
     before = [weight.clone() for weight in loaded.critic_target.parameters()]
     loaded.after_session = lambda first: setattr(loaded, "was_first", first)
