@@ -119,6 +119,7 @@ class PreferenceCallback(BaseCallback):
         """CSV file that gets the history after each session, or None."""
         self.latest: tuple[Query, Label] | None = None
         """Questions and answers of the last session held by this process."""
+        self._held_at = -1  # a run resumed at the step of its last session must not hold the next one there
         self._sizes = sessions(config.schedule, budget, config.sessions)
         self._steps = np.linspace(config.first_session, max(config.last_session, config.first_session), config.sessions)
         self._store: SegmentStore | None = None
@@ -175,7 +176,8 @@ class PreferenceCallback(BaseCallback):
         self.build(env.observation_space, env.action_space, env.num_envs, self.model.device)
 
     def _on_rollout_start(self) -> None:
-        due = self.session < len(self._steps) and self.num_timesteps >= self._steps[self.session]
+        left = self.session < len(self._steps) and self.num_timesteps != self._held_at
+        due = left and self.num_timesteps >= self._steps[self.session]
         if due and self.store.windows(self.config.segment_steps, whole_windows=self.config.whole_windows):
             self.hold_session()
 
@@ -197,6 +199,7 @@ class PreferenceCallback(BaseCallback):
         """Sample queries, ask, train the reward model, relabel."""
         size = int(min(self._sizes[self.session], self.feedback.remaining))
         self.session += 1
+        self._held_at = self.num_timesteps
         if size == 0:
             return
         query = self._choose(size)
@@ -292,6 +295,7 @@ class PreferenceCallback(BaseCallback):
             "reward_optimizer": optimizer_state(self._optimizer),
             "own": {
                 "session": np.array(self.session),
+                "held_at": np.array(self._held_at),
                 "sizes": np.array(self._sizes),
                 "asked_features": self._asked_features,
                 "history": self.history,
@@ -309,4 +313,5 @@ class PreferenceCallback(BaseCallback):
         load_module(self.reward_model, under("reward_model", state))
         load_optimizer(self._optimizer, under("reward_optimizer", state))
         self.session, self._sizes = int(state["own/session"]), state["own/sizes"].tolist()
+        self._held_at = int(state["own/held_at"])
         self._asked_features, self.history = state["own/asked_features"], state["own/history"]
