@@ -198,13 +198,14 @@ class PreferenceCallback(BaseCallback):
     def hold_session(self) -> None:
         """Sample queries, ask, train the reward model, relabel."""
         size = int(min(self._sizes[self.session], self.feedback.remaining))
+        if size:
+            query, asked_features = self._choose(size)
+            label = self.feedback.ask(query)  # if this fails, the session is still to be held
+            self.latest, self._asked_features = (query, label), asked_features
         self.session += 1
         self._held_at = self.num_timesteps
         if size == 0:
             return
-        query = self._choose(size)
-        label = self.feedback.ask(query)
-        self.latest = (query, label)
         assert self.reward_model is not None
         assert self._optimizer is not None
         self.data.add(self.reward_model, query, label)
@@ -241,21 +242,20 @@ class PreferenceCallback(BaseCallback):
         for name, value in zip(HISTORY[1:], row[1:], strict=True):
             self.logger.record(f"preferences/{name}", value)
 
-    def _choose(self, size: int) -> Query:
+    def _choose(self, size: int) -> tuple[Query, np.ndarray]:
+        """A query, and the features of all that will have been asked with it."""
         config = self.config
-        strategy = "uniform" if self.session == 1 else config.strategy
+        strategy = "uniform" if self.session == 0 else config.strategy
         pool = size if strategy == "uniform" else size * config.candidates
         windows = self.store.sample(
             2 * pool, config.segment_steps, self._rng, config.newest, whole_windows=config.whole_windows
         )
         query = Query(windows)
         if config.strategy == "uniform":
-            return query
+            return query, self._asked_features
         candidates = self._describe(query)
         chosen = STRATEGIES[strategy](candidates, size, self._rng)
-        features = candidates.features[chosen]
-        self._asked_features = np.concatenate([self._asked_features.reshape(-1, features.shape[1]), features])
-        return query[chosen]
+        return query[chosen], np.concatenate([candidates.labelled, candidates.features[chosen]])
 
     @torch.no_grad()
     def _describe(self, query: Query) -> Candidates:

@@ -94,6 +94,22 @@ def test_sessions_are_held_when_due_and_spend_the_queries(tmp_path):
     assert len(learner.data) == learner.feedback.answered == 24
 
 
+def test_a_session_whose_questions_could_not_be_asked_is_held_when_learning_goes_on(monkeypatch):
+    model = pebble(steps=300, config=dataclasses.replace(SMALL, strategy="k_centre"))
+    learner = model.preferences
+
+    def away(query):
+        raise ConnectionError("the teacher is away")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(learner.feedback, "ask", away)
+        with pytest.raises(ConnectionError):
+            model.learn(300, reset_num_timesteps=False)
+    model.learn(300, reset_num_timesteps=False)
+    np.testing.assert_array_equal(learner.history[:, :2], [[200, 8], [350, 16], [500, 24]])
+    assert len(learner._asked_features) == 24
+
+
 def test_the_environments_budget_wins_over_the_learners():
     learner = pebble(budget=7).preferences
     assert learner.feedback.asked == sum(learner._sizes) == 7
