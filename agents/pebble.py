@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from stable_baselines3.common.base_class import maybe_make_env
-from stable_baselines3.common.callbacks import BaseCallback, CallbackList
+from stable_baselines3.common.callbacks import BaseCallback, CallbackList, ConvertCallback
 
 from prefenvs.agents.learned_reward import RewardReplayBuffer
 from prefenvs.agents.preference_callback import PreferenceCallback, PreferenceConfig
@@ -121,8 +121,10 @@ class PEBBLE(SAC):
 
 
 def with_preferences(preferences: PreferenceCallback, callback: Any) -> BaseCallback:
-    """`preferences` before the user's own callbacks."""
+    """`preferences` before the user's own callback: one, a list of them, or a function, as SB3 takes it."""
     if callback is None:
         return preferences
     others = callback if isinstance(callback, list) else [callback]
-    return CallbackList([preferences, *others])
+    return CallbackList(
+        [preferences, *(each if isinstance(each, BaseCallback) else ConvertCallback(each) for each in others)]
+    )

@@ -147,6 +147,14 @@ def test_a_callback_sees_every_step_and_can_stop(name):
 
 
 @pytest.mark.parametrize("name", CONTROL_AGENTS)
+def test_a_callback_may_be_a_function(name):
+    model = make(name)
+    model.learn(400, callback=lambda local, _: local["self"].num_timesteps < 130)
+    assert model.num_timesteps == 130
+    assert model.preferences.store.windows(5)
+
+
+@pytest.mark.parametrize("name", CONTROL_AGENTS)
 def test_an_agent_learns_on_any_device_and_is_loaded_on_the_cpu(name, device, tmp_path):
     model = make(name, device=device).learn(STEPS[name])
     assert model.preferences.model.device.type == device
