@@ -97,7 +97,7 @@ class PEBBLE(SAC):
 
     def save(self, path: str | Path, **_: Any) -> None:  # type: ignore[override]
         """Write a zip of JSON and safetensors: networks, optimisers, reward model and answers, without experience."""
-        own = {"preferences": asdict(self.preferences.config), "reset_updates": self.reset_updates}
+        own = {"preferences": asdict(self.preferences.config)}
         save_agent(self, path, own, self.preferences.learned_state())
 
     @classmethod
@@ -112,7 +112,8 @@ class PEBBLE(SAC):
         Raises:
             DamagedFile: if the file cannot be read.
             RunMismatch: if it holds another kind of agent, or one for other spaces.
-            ValueError: without `env`, or without a function of one's own that it was trained with (a schedule).
+            ValueError: without `env`, or without a function, class or object of one's own that it was trained with (a
+                schedule, a policy, action noise).
         """
         return load_agent(cls, path, env, device, **changes)  # type: ignore[return-value]
 

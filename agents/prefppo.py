@@ -93,6 +93,7 @@ class PrefPPO(PPO):
         Raises:
             DamagedFile: if the file cannot be read.
             RunMismatch: if it holds another kind of agent, or one for other spaces.
-            ValueError: without `env`, or without a function of one's own that it was trained with (a schedule).
+            ValueError: without `env`, or without a function, class or object of one's own that it was trained with (a
+                schedule, a policy, action noise).
         """
         return load_agent(cls, path, env, device, **changes)  # type: ignore[return-value]

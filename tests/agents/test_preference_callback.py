@@ -221,7 +221,9 @@ def test_a_schedule_of_ones_own_is_asked_for_when_loading(tmp_path):
     env = gym.make("prefenvs/CartPole-v0")
     own = {"learning_rate": lambda remaining: 1e-3 * remaining**2}
     PrefPPO("MlpPolicy", env, preferences=SMALL, device="cpu", **own).save(tmp_path / "agent")
-    with pytest.raises(ValueError, match=r"functions or classes of your own for learning_rate.*learning_rate=\.\.\."):
+    with pytest.raises(
+        ValueError, match=r"functions, classes or objects of your own for learning_rate.*learning_rate=\.\.\."
+    ):
         PrefPPO.load(tmp_path / "agent", env)
     assert PrefPPO.load(tmp_path / "agent", env, device="cpu", **own).lr_schedule(0.5) == 2.5e-4
 
