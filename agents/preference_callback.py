@@ -56,6 +56,12 @@ class PreferenceConfig:
     standardize: bool = True
     """Whether the ensemble reads observations and actions in units of their spread over the segments asked about
     (B-Pref: False, as they are)."""
+    scale_reward: bool = True
+    """Whether the learned reward is divided by its root mean square over the segments asked about (B-Pref: False, so
+    it lies in [-1, 1])."""
+    held_out_every: int | None = 10
+    """Every so many answered queries one is kept from training, to log the accuracy on them (B-Pref: None, all are
+    trained on)."""
     reward_lr: float = 3e-4
     """Adam's learning rate for the ensemble."""
     reward_epochs: int = 100
@@ -72,6 +78,10 @@ class PreferenceConfig:
         if self.sessions < 1 or self.queries < self.sessions:
             raise ValueError(
                 f"queries={self.queries} do not fill sessions={self.sessions}; expected at least one each."
+            )
+        if self.held_out_every is not None and self.held_out_every < 2:
+            raise ValueError(
+                f"held_out_every={self.held_out_every} leaves no answer to train on; expected 2 or more, or None."
             )
 
 
@@ -108,7 +118,7 @@ class PreferenceCallback(BaseCallback):
         super().__init__()
         self.feedback, self.config, self.seed = feedback, config, seed
         self.reward_model = reward_model
-        self.data = PreferenceData()
+        self.data = PreferenceData(config.held_out_every)
         self.report: FitReport | None = None
         self.session = 0
         """Sessions held so far."""
@@ -153,6 +163,7 @@ class PreferenceCallback(BaseCallback):
                     members=self.config.members,
                     hidden=self.config.hidden,
                     standardize=self.config.standardize,
+                    scale_reward=self.config.scale_reward,
                     rng=rng,
                 ).to(device)
             self._optimizer = torch.optim.Adam(self.reward_model.parameters(), lr=self.config.reward_lr)

@@ -148,6 +148,18 @@ def test_a_teacher_that_skips_everything_leaves_the_learner_exploring():
     assert np.isnan(model.preferences.history[:, 3:6]).all()
 
 
+def test_the_reward_may_stay_unscaled_and_every_answer_be_trained_on():
+    model = pebble(config=dataclasses.replace(SMALL, scale_reward=False, held_out_every=None))
+    assert model.preferences.reward_model.scale == 1
+    assert 0 < np.abs(model.replay_buffer.rewards).max() <= 1
+    train, held = model.preferences.data.split()
+    assert (len(train), len(held)) == (24, 0)
+    assert np.isfinite(model.preferences.history[:, 4]).all()
+    assert np.isnan(model.preferences.history[:, 5]).all()
+    with pytest.raises(ValueError, match="held_out_every=1 leaves no answer to train on"):
+        PreferenceConfig(held_out_every=1)
+
+
 def test_the_critic_starts_afresh_once_when_the_reward_model_is_first_trained(monkeypatch):
     found, reset = [], PEBBLE.after_session
     monkeypatch.setattr(PEBBLE, "after_session", lambda self, first: (found.append(first), reset(self, first)))
