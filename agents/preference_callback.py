@@ -113,7 +113,8 @@ class PreferenceCallback(BaseCallback):
             feedback: of the environment that the algorithm trains on.
             config: when and what to ask.
             seed: of windows, initial reward weights and shuffles.
-            reward_model: trained in place; by default a RewardEnsemble as `config` says, made when training starts.
+            reward_model: trained in place, on the learner's device; by default a RewardEnsemble as `config` says, made
+                when training starts.
         """
         super().__init__()
         self.feedback, self.config, self.seed = feedback, config, seed
@@ -165,7 +166,8 @@ class PreferenceCallback(BaseCallback):
                     standardize=self.config.standardize,
                     scale_reward=self.config.scale_reward,
                     rng=rng,
-                ).to(device)
+                )
+            self.reward_model.to(device)
             self._optimizer = torch.optim.Adam(self.reward_model.parameters(), lr=self.config.reward_lr)
         assert self.reward_model is not None
         return self.reward_model
