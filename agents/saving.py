@@ -127,6 +127,8 @@ def read_saved(
         facts["settings"] = {key: _from_json(value) for key, value in facts["settings"].items()}
         facts |= {"own": dict(facts["own"]), "num_timesteps": int(facts["num_timesteps"])}
         missing = [key for key in facts["unsaved"] if key not in changes]
+        if "policy" not in {*facts["settings"], *facts["unsaved"]}:
+            raise KeyError("it names no policy; earlier versions wrote such files")
     if missing:
         raise ValueError(
             f"{path} was trained with functions, classes or objects of your own for {', '.join(missing)}, which JSON "

@@ -14,7 +14,7 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 
 import prefenvs
 from prefenvs.agents import PEBBLE, PreferenceConfig, PrefPPO, QuantileDQN
-from prefenvs.agents.saving import read_saved, save_agent
+from prefenvs.agents.saving import read_saved, save_agent, write_agent
 
 PREFERENCES = PreferenceConfig(queries=5, sessions=1, hidden=(4,))
 SHARED = {"stats_window_size": 7, "verbose": 1, "seed": 5, "tensorboard_log": "somewhere"}
@@ -186,3 +186,12 @@ def test_an_agent_is_loaded_with_the_policy_it_had(policy, env, tmp_path):
     observations = np.stack([env.observation_space.sample() for _ in range(5)])
     ours, theirs = (each.predict(observations, deterministic=True)[0] for each in (model, loaded))
     np.testing.assert_array_equal(ours, theirs)
+
+
+def test_a_file_of_an_earlier_version_is_refused(tmp_path):
+    env = environment(PrefPPO)
+    facts = written(PrefPPO("MlpPolicy", env, preferences=PREFERENCES, device="cpu"), tmp_path / "agent.zip")
+    del facts["settings"]["policy"]
+    write_agent(tmp_path / "agent.zip", facts, {})
+    with pytest.raises(prefenvs.DamagedFile, match="it names no policy; earlier versions"):
+        PrefPPO.load(tmp_path / "agent.zip", env)
