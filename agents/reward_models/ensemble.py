@@ -40,7 +40,6 @@ class RewardEnsemble(StepRewardModel):
         members: int = 3,
         hidden: tuple[int, ...] = (256, 256, 256),
         standardize: bool = True,
-        scale_reward: bool = True,
         rng: torch.Generator,
     ) -> None:
         """Make an untrained ensemble.
@@ -51,7 +50,6 @@ class RewardEnsemble(StepRewardModel):
             members: M.
             hidden: width of each hidden layer.
             standardize: whether `observe` sets mean and standard deviation of the inputs; without, as they are.
-            scale_reward: whether `rescale` sets the unit of the reward; without, it lies in [-1, 1].
             rng: draws the initial weights; members differ by it alone.
 
         Raises:
@@ -59,7 +57,6 @@ class RewardEnsemble(StepRewardModel):
         """
         super().__init__()
         self.observation_space, self.action_space = observation_space, action_space
-        self.scale_reward = scale_reward
         width = _width(observation_space) + _width(action_space)
         sizes = (width, *hidden, 1)
         self.weights = nn.ParameterList()
@@ -106,13 +103,6 @@ class RewardEnsemble(StepRewardModel):
         self.mean.copy_(torch.where(self.measured, mean, 0.0))
         # What has not moved yet may move later: its unit stays what it was.
         self.sd.copy_(torch.where(self.measured & (sd > 1e-6), sd, 1.0))
-
-    @torch.no_grad()
-    def rescale(self, rewards: Tensor) -> None:
-        """Take the root mean square of (B,) unscaled rewards as the unit of the reward, if that is to be set."""
-        if self.scale_reward:
-            # Not centred: the level of the reward is what makes going on, or ending, pay.
-            self.scale.copy_(rewards.square().mean().sqrt().clamp_min(1e-6))
 
     def forward(self, inputs: Tensor) -> Tensor:
         """(B, in) or (M, B, in) inputs to (M, B) rewards in [-1, 1], before scaling."""

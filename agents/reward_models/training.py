@@ -79,6 +79,11 @@ class PreferenceData(AnsweredQueries):
     inputs: Tensor  # (N, k, T, in)
     mask: Tensor  # (N, k, T)
 
+    def __init__(self, held_out_every: int | None = 10, *, scale_reward: bool = True) -> None:
+        """Start empty; without `scale_reward` a fit leaves the model's scale as it is."""
+        super().__init__(held_out_every)
+        self.scale_reward = scale_reward
+
     def segment_lengths(self) -> Tensor:
         """(N, k) steps of each segment."""
         return self.mask.sum(-1)
@@ -114,9 +119,12 @@ class PreferenceData(AnsweredQueries):
         return (model(flat).reshape(-1, *inputs.shape[-4:-1]) * mask).sum(-1)
 
     def finish(self, model: RewardEnsemble) -> Tensor:
-        """Set the model's scale by its reward over what happened, if it asks for that; (M, N, k) sums of all."""
+        """Set the model's scale to the root mean square of its reward over what happened; (M, N, k) sums of all."""
         rewards = model(self.inputs.reshape(-1, self.inputs.shape[-1]))  # (M, N * k * T)
-        model.rescale(rewards.mean(0)[self.mask.reshape(-1) > 0])
+        if self.scale_reward:
+            happened = rewards.mean(0)[self.mask.reshape(-1) > 0]
+            # Not centred: the level of the reward is what makes going on, or ending, pay.
+            model.scale.copy_(happened.square().mean().sqrt().clamp_min(1e-6))
         return (rewards.reshape(-1, *self.mask.shape) * self.mask).sum(-1)
 
 

@@ -95,7 +95,7 @@ class TextEvalCallback(EvalCallback):
             folder: gets evaluations.csv and over_optimisation.csv, or None.
         """
         super().__init__(env_id, every, completions, None if folder is None else folder / "evaluations.csv")
-        self.folder = folder
+        self.env_id, self.folder = env_id, folder
         self.over_optimisation = np.zeros((0, len(CURVE)))
         """(evaluations, 4) with the columns of CURVE; the proxy is nan where there is none."""
 
