@@ -16,6 +16,8 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.running_mean_std import RunningMeanStd
+from stable_baselines3.her import HerReplayBuffer
 
 from prefenvs.agents.replay import FIELDS, TensorReplayBuffer
 from prefenvs.error import DamagedFile, RunMismatch
@@ -23,7 +25,8 @@ from prefenvs.labelling import Feedback
 
 Arrays = dict[str, np.ndarray]
 
-_COUNTERS = ("num_timesteps", "_episode_num", "_n_updates", "_total_timesteps")
+_COUNTERS = ("num_timesteps", "_episode_num", "_n_updates", "_total_timesteps", "_n_calls", "exploration_rate")
+"""What SB3's algorithms count; the last two are DQN's."""
 
 
 def under(prefix: str, state: Arrays) -> Arrays:
@@ -100,13 +103,14 @@ def load_learner(model: BaseAlgorithm, state: Arrays) -> None:
 
 
 def experience_state(model: BaseAlgorithm) -> Arrays:
-    """Counters and replay buffer."""
-    counters = {name: int(getattr(model, name, 0)) for name in _COUNTERS}
-    state = {f"counter/{name}": np.array(value) for name, value in counters.items()}
+    """Counters, replay buffer and VecNormalize's statistics."""
+    state = {f"counter/{name}": np.array(getattr(model, name)) for name in _COUNTERS if hasattr(model, name)}
+    for name, moments in _normalizer(model).items():
+        state |= {f"normalizer/{name}/{part}": np.array(getattr(moments, part)) for part in _MOMENTS}
     buffer = getattr(model, "replay_buffer", None)
     if buffer is not None:
         size = buffer.size()
-        state |= {f"replay/{name}": getattr(buffer, name)[:size] for name in FIELDS}
+        state |= {f"replay/{name}": array[:size] for name, array in _replay_fields(buffer).items()}
         state |= {"replay/pos": np.array(buffer.pos), "replay/full": np.array(buffer.full)}
         state |= {"replay/explore": np.array(getattr(buffer, "explore", False))}
         state |= {"replay/novelty": np.array(getattr(buffer, "novelty", np.zeros(3)))}
@@ -115,32 +119,81 @@ def experience_state(model: BaseAlgorithm) -> Arrays:
 
 def load_experience(model: BaseAlgorithm, state: Arrays) -> None:
     """Put back what `experience_state` gave."""
-    for name in _COUNTERS:
-        setattr(model, name, int(state[f"counter/{name}"]))
+    for name, value in under("counter", state).items():
+        setattr(model, name, value.item())
+    for name, moments in _normalizer(model).items():
+        for part in _MOMENTS:
+            setattr(moments, part, state[f"normalizer/{name}/{part}"])
     buffer = getattr(model, "replay_buffer", None)
     if buffer is not None:
-        for name in FIELDS:
+        for name, array in _replay_fields(buffer).items():
             saved = state[f"replay/{name}"]
             if isinstance(buffer, TensorReplayBuffer):
                 buffer.fields[name][: len(saved)] = torch.as_tensor(saved, device=buffer.device)
             else:
-                getattr(buffer, name)[: len(saved)] = saved
+                array[: len(saved)] = saved
         buffer.pos, buffer.full = int(state["replay/pos"]), bool(state["replay/full"])
         buffer.explore, buffer.novelty = bool(state["replay/explore"]), state["replay/novelty"]
 
 
+def _replay_fields(buffer: Any) -> Arrays:
+    """(rows, E, ...) arrays of a replay buffer by name, those of a Dict space by name and key."""
+    fields: Arrays = {}
+    for name in FIELDS:
+        held = getattr(buffer, name, None)  # with optimize_memory_usage there are no next_observations
+        if isinstance(held, dict):
+            fields |= {f"{name}/{key}": array for key, array in held.items()}
+        elif held is not None:
+            fields[name] = held
+    return fields
+
+
+_MOMENTS = ("mean", "var", "count")
+"""What a RunningMeanStd holds."""
+
+
+def _normalizer(model: BaseAlgorithm) -> dict[str, RunningMeanStd]:
+    """The running statistics of a model's VecNormalize by name; none without one."""
+    env = model.get_vec_normalize_env()
+    if env is None:
+        return {}
+    seen = env.obs_rms if env.norm_obs else {}
+    seen = seen if isinstance(seen, dict) else {"": seen}
+    return {"returns": env.ret_rms} | {f"observations/{key}": moments for key, moments in seen.items()}
+
+
 def restart(model: BaseAlgorithm, seed: int, barrier: int) -> None:
     """Reset all environments and start every generator anew from (seed, barrier)."""
-    words = np.random.SeedSequence([seed, barrier]).generate_state(4)
-    random.seed(int(words[0]))
-    np.random.seed(int(words[0]))
-    torch.manual_seed(int(words[1]))
-    model.action_space.seed(int(words[2]))
-    env = model.get_env()
+    word = restart_generators(model, seed, barrier)
+    env, normalizer, noise = model.get_env(), model.get_vec_normalize_env(), getattr(model, "action_noise", None)
     assert env is not None
-    env.seed(int(words[3] >> 1))
+    env.seed(word >> 1)
     model._last_obs = env.reset()  # type: ignore[assignment]
     model._last_episode_starts = np.ones((env.num_envs,), dtype=bool)
+    if normalizer is not None:
+        model._last_original_obs = normalizer.get_original_obs()
+    if noise is not None:
+        noise.reset()
+
+
+def restart_generators(model: BaseAlgorithm, seed: int, barrier: int) -> int:
+    """Start the generators of this process and of the action space anew; returns a number for the environments'."""
+    words = [int(word) for word in np.random.SeedSequence([seed, barrier]).generate_state(4)]
+    random.seed(words[0])
+    np.random.seed(words[0])
+    torch.manual_seed(words[1])
+    model.action_space.seed(words[2])
+    return words[3]
+
+
+def restart_exploration(model: BaseAlgorithm, seed: int, barrier: int) -> None:
+    """Draw gSDE's noise anew: SB3 draws it before it says that a rollout starts, so before a barrier."""
+    restart_generators(model, seed, barrier)
+    if model.use_sde:
+        env = model.get_env()
+        assert env is not None
+        noisy: Any = getattr(model, "actor", model.policy)
+        noisy.reset_noise(env.num_envs)
 
 
 def write_folder(folder: Path, files: dict[str, Arrays], facts: dict[str, Any]) -> None:
@@ -196,6 +249,9 @@ class Barrier(BaseCallback):
     At each barrier all episodes are cut, the state is written, every generator starts anew from (seed, barrier) and the
     environments are reset: an unbroken run does just what a resumed one does. The two latest checkpoints are kept. The
     teacher's side (recorded true rewards) goes to a file of its own, which no learner reads.
+
+    Kept are networks, optimisers, counters, replay buffer and VecNormalize's statistics. What an environment's wrapper
+    carries beyond a reset, as NormalizeObservation does, is not.
     """
 
     def __init__(
@@ -213,12 +269,16 @@ class Barrier(BaseCallback):
         super().__init__()
         self.folder, self.every, self.seed, self.feedback, self.parts = folder, every, seed, feedback, parts
         self.barrier = 0
+        self._restarted = False
 
     def _on_rollout_start(self) -> None:
         if self.num_timesteps >= (self.barrier + 1) * self.every:
             self.barrier = self.num_timesteps // self.every
             self.write()
             self._restart()
+        if self._restarted:
+            self._restarted = False
+            restart_exploration(self.model, self.seed, self.barrier)
 
     def _on_step(self) -> bool:
         return True
@@ -245,6 +305,7 @@ class Barrier(BaseCallback):
         for part in self.parts:
             part.reseed(self.barrier)
         restart(self.model, self.seed, self.barrier)
+        self._restarted = True
 
     def begin(self, model: BaseAlgorithm) -> bool:
         """Bring a newly made model to the latest checkpoint, or to the run's beginning; returns whether it resumed.
@@ -252,7 +313,13 @@ class Barrier(BaseCallback):
         Raises:
             DamagedFile: if the latest checkpoint cannot be read.
             RunMismatch: if it belongs to a run with another seed.
+            ValueError: if the model has a HerReplayBuffer.
         """
+        if isinstance(getattr(model, "replay_buffer", None), HerReplayBuffer):
+            raise ValueError(
+                "a HerReplayBuffer also holds where its episodes begin and end, which Barrier does not keep. Use "
+                "another replay_buffer_class, or learn without Barrier. Nothing was read or written."
+            )
         self.model = model
         found = self.checkpoints()
         if found:

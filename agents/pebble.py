@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from stable_baselines3.common.base_class import maybe_make_env
-from stable_baselines3.common.callbacks import BaseCallback, CallbackList
+from stable_baselines3.common.callbacks import BaseCallback, CallbackList, ConvertCallback
 
 from prefenvs.agents.learned_reward import RewardReplayBuffer
 from prefenvs.agents.preference_callback import PreferenceCallback, PreferenceConfig
@@ -96,9 +96,9 @@ class PEBBLE(SAC):
         self.train(self.reset_updates, self.batch_size)
 
     def save(self, path: str | Path, **_: Any) -> None:  # type: ignore[override]
-        """Write a zip of JSON and safetensors: networks, optimisers and the reward model, without experience."""
-        own = {"preferences": asdict(self.preferences.config), "reset_updates": self.reset_updates}
-        save_agent(self, path, own, {"reward_model": self.preferences.reward_model})
+        """Write a zip of JSON and safetensors: networks, optimisers, reward model and answers, without experience."""
+        own = {"preferences": asdict(self.preferences.config)}
+        save_agent(self, path, own, self.preferences.learned_state())
 
     @classmethod
     def load(  # type: ignore[override]
@@ -106,12 +106,14 @@ class PEBBLE(SAC):
     ) -> PEBBLE:
         """Read what `save` wrote; `env` is a preference environment to go on learning in.
 
-        `changes` are arguments of the constructor to take in place of the saved ones.
+        Sessions that were held are not held again, and answers are kept. `changes` are arguments of the constructor to
+        take in place of the saved ones; `preferences` among them begin anew to ask, without the earlier answers.
 
         Raises:
             DamagedFile: if the file cannot be read.
             RunMismatch: if it holds another kind of agent, or one for other spaces.
-            ValueError: without `env`, or without a function of one's own that it was trained with (a schedule).
+            ValueError: without `env`, or without a function, class or object of one's own that it was trained with (a
+                schedule, a policy, action noise).
         """
         return load_agent(cls, path, env, device, **changes)  # type: ignore[return-value]
 
@@ -120,8 +122,10 @@ class PEBBLE(SAC):
 
 
 def with_preferences(preferences: PreferenceCallback, callback: Any) -> BaseCallback:
-    """`preferences` before the user's own callbacks."""
+    """`preferences` before the user's own callback: one, a list of them, or a function, as SB3 takes it."""
     if callback is None:
         return preferences
     others = callback if isinstance(callback, list) else [callback]
-    return CallbackList([preferences, *others])
+    return CallbackList(
+        [preferences, *(each if isinstance(each, BaseCallback) else ConvertCallback(each) for each in others)]
+    )

@@ -61,6 +61,12 @@ class PreferenceConfig:
     standardize: bool = True
     """Whether the ensemble reads observations and actions in units of their spread over the segments asked about
     (B-Pref: False, as they are)."""
+    scale_reward: bool = True
+    """Whether the learned reward is divided by its root mean square over the segments asked about (B-Pref: False, so
+    it lies in [-1, 1])."""
+    held_out_every: int | None = 10
+    """Every so many answered queries one is kept from training, to log the accuracy on them (B-Pref: None, all are
+    trained on)."""
     reward_lr: float = 3e-4
     """Adam's learning rate for the ensemble."""
     reward_epochs: int = 100
@@ -77,6 +83,10 @@ class PreferenceConfig:
         if self.sessions < 1 or (self.queries is not None and self.queries < self.sessions):
             raise ValueError(
                 f"queries={self.queries} do not fill sessions={self.sessions}; expected at least one each."
+            )
+        if self.held_out_every is not None and self.held_out_every < 2:
+            raise ValueError(
+                f"held_out_every={self.held_out_every} leaves no answer to train on; expected 2 or more, or None."
             )
 
 
@@ -109,8 +119,8 @@ class PreferenceCallback(BaseCallback):
             feedback: of the environment that the algorithm trains on.
             config: when and what to ask.
             seed: of windows, initial reward weights and shuffles.
-            reward_model: trained in place; by default a RewardEnsemble as `config` says, made when training starts. One
-                of your own is a StepRewardModel with the members of FITTED.
+            reward_model: trained in place, on the learner's device; by default a RewardEnsemble as `config` says, made
+                when training starts. One of your own is a StepRewardModel with the members of FITTED.
 
         Raises:
             TypeError: naming the members that `reward_model` lacks.
@@ -120,7 +130,7 @@ class PreferenceCallback(BaseCallback):
             check_fitted(reward_model)
         self.feedback, self.config, self.seed = feedback, config, seed
         self.reward_model = reward_model
-        self.data = PreferenceData()
+        self.data = PreferenceData(config.held_out_every, scale_reward=config.scale_reward)
         self.report: FitReport | None = None
         self.session = 0
         """Sessions held so far."""
@@ -130,6 +140,7 @@ class PreferenceCallback(BaseCallback):
         """CSV file that gets the history after each session, or None."""
         self.latest: tuple[Query, Label] | None = None
         """Questions and answers of the last session held by this process."""
+        self._held_at = -1  # a run resumed at the step of its last session must not hold the next one there
         queries = queries_to_ask(config.queries, feedback.remaining, WITHOUT_BUDGET)
         self._sizes = sessions(config.schedule, queries, config.sessions)
         self._steps = np.zeros(0)  # of the sessions; known when training starts
@@ -165,7 +176,8 @@ class PreferenceCallback(BaseCallback):
                     hidden=self.config.hidden,
                     standardize=self.config.standardize,
                     rng=rng,
-                ).to(device)
+                )
+            self.reward_model.to(device)
             self._optimizer = torch.optim.Adam(self.reward_model.parameters(), lr=self.config.reward_lr)
         assert self.reward_model is not None
         return self.reward_model
@@ -202,7 +214,8 @@ class PreferenceCallback(BaseCallback):
             self.store.cut()
 
     def _on_rollout_start(self) -> None:
-        due = self.session < len(self._steps) and self.num_timesteps >= self._steps[self.session]
+        left = self.session < len(self._steps) and self.num_timesteps != self._held_at
+        due = left and self.num_timesteps >= self._steps[self.session]
         if due and self.store.windows(self.config.segment_steps, whole_windows=self.config.whole_windows):
             self.hold_session()
 
@@ -233,13 +246,15 @@ class PreferenceCallback(BaseCallback):
 
     def hold_session(self) -> None:
         """Sample queries, ask, train the reward model, relabel."""
-        size = self._sizes[self.session]
+        size = int(min(self._sizes[self.session], self.feedback.remaining))
+        if size:
+            query, asked_features = self._choose(size)
+            label = self.feedback.ask(query)  # if this fails, the session is still to be held
+            self.latest, self._asked_features = (query, label), asked_features
         self.session += 1
+        self._held_at = self.num_timesteps
         if size == 0:
             return
-        query = self._choose(size)
-        label = self.feedback.ask(query)
-        self.latest = (query, label)
         assert self.reward_model is not None
         assert self._optimizer is not None
         self.data.add(self.reward_model, query, label)
@@ -276,21 +291,20 @@ class PreferenceCallback(BaseCallback):
         for name, value in zip(HISTORY[1:], row[1:], strict=True):
             self.logger.record(f"preferences/{name}", value)
 
-    def _choose(self, size: int) -> Query:
+    def _choose(self, size: int) -> tuple[Query, np.ndarray]:
+        """A query, and the features of all that will have been asked with it."""
         config = self.config
-        strategy = "uniform" if self.session == 1 else config.strategy
+        strategy = "uniform" if self.session == 0 else config.strategy
         pool = size if strategy == "uniform" else size * config.candidates
         windows = self.store.sample(
             2 * pool, config.segment_steps, self._rng, config.newest, whole_windows=config.whole_windows
         )
         query = Query(windows)
         if config.strategy == "uniform":
-            return query
+            return query, self._asked_features
         candidates = self._describe(query)
         chosen = STRATEGIES[strategy](candidates, size, self._rng)
-        features = candidates.features[chosen]
-        self._asked_features = np.concatenate([self._asked_features.reshape(-1, features.shape[1]), features])
-        return query[chosen]
+        return query[chosen], np.concatenate([candidates.labelled, candidates.features[chosen]])
 
     @torch.no_grad()
     def _describe(self, query: Query) -> Candidates:
@@ -309,32 +323,44 @@ class PreferenceCallback(BaseCallback):
 
     def state(self) -> dict[str, np.ndarray]:
         """Everything a resumed run needs, as named arrays; no true rewards among them."""
+        return self.learned_state() | {f"store/{name}": array for name, array in self.store.state().items()}
+
+    def load_state(self, state: dict[str, np.ndarray]) -> None:
+        """Put back what `state` gave, after `build`."""
+        from prefenvs.agents.checkpoint import under
+
+        self.store.load_state(under("store", state))
+        self.load_learned(state)
+
+    def learned_state(self) -> dict[str, np.ndarray]:
+        """The same without the experience that questions are made of: sessions held, answers and reward model."""
         assert self.reward_model is not None
         assert self._optimizer is not None
         from prefenvs.agents.checkpoint import module_state, optimizer_state
 
         parts = {
-            "store": self.store.state(),
             "data": self.data.state(),
             "reward_model": module_state(self.reward_model),
             "reward_optimizer": optimizer_state(self._optimizer),
             "own": {
                 "session": np.array(self.session),
+                "held_at": np.array(self._held_at),
+                "sizes": np.array(self._sizes),
                 "asked_features": self._asked_features,
                 "history": self.history,
             },
         }
         return {f"{part}/{name}": array for part, arrays in parts.items() for name, array in arrays.items()}
 
-    def load_state(self, state: dict[str, np.ndarray]) -> None:
-        """Put back what `state` gave, after `build`."""
+    def load_learned(self, state: dict[str, np.ndarray]) -> None:
+        """Put back what `learned_state` gave, after `build`."""
         from prefenvs.agents.checkpoint import load_module, load_optimizer, under
 
         assert self.reward_model is not None
         assert self._optimizer is not None
-        self.store.load_state(under("store", state))
         self.data.load_state(under("data", state), self.reward_model.device)
         load_module(self.reward_model, under("reward_model", state))
         load_optimizer(self._optimizer, under("reward_optimizer", state))
-        self.session, self._asked_features = int(state["own/session"]), state["own/asked_features"]
-        self.history = state["own/history"]
+        self.session, self._sizes = int(state["own/session"]), state["own/sizes"].tolist()
+        self._held_at = int(state["own/held_at"])
+        self._asked_features, self.history = state["own/asked_features"], state["own/history"]

@@ -77,9 +77,9 @@ class PrefPPO(PPO):
         return self
 
     def save(self, path: str | Path, **_: Any) -> None:  # type: ignore[override]
-        """Write a zip of JSON and safetensors: networks, optimiser and the reward model, without experience."""
+        """Write a zip of JSON and safetensors: networks, optimiser, reward model and answers, without experience."""
         own = {"preferences": asdict(self.preferences.config)}
-        save_agent(self, path, own, {"reward_model": self.preferences.reward_model})
+        save_agent(self, path, own, self.preferences.learned_state())
 
     @classmethod
     def load(  # type: ignore[override]
@@ -87,11 +87,13 @@ class PrefPPO(PPO):
     ) -> PrefPPO:
         """Read what `save` wrote; `env` is a preference environment to go on learning in.
 
-        `changes` are arguments of the constructor to take in place of the saved ones.
+        Sessions that were held are not held again, and answers are kept. `changes` are arguments of the constructor to
+        take in place of the saved ones; `preferences` among them begin anew to ask, without the earlier answers.
 
         Raises:
             DamagedFile: if the file cannot be read.
             RunMismatch: if it holds another kind of agent, or one for other spaces.
-            ValueError: without `env`, or without a function of one's own that it was trained with (a schedule).
+            ValueError: without `env`, or without a function, class or object of one's own that it was trained with (a
+                schedule, a policy, action noise).
         """
         return load_agent(cls, path, env, device, **changes)  # type: ignore[return-value]

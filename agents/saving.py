@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,20 +19,29 @@ from safetensors.numpy import load as load_bytes
 from safetensors.numpy import save as save_bytes
 from stable_baselines3 import A2C
 from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.buffers import (
+    DictReplayBuffer,
+    DictRolloutBuffer,
+    NStepReplayBuffer,
+    ReplayBuffer,
+    RolloutBuffer,
+)
+from stable_baselines3.common.type_aliases import TrainFreq
 from stable_baselines3.common.utils import ConstantSchedule, FloatSchedule, LinearSchedule
 
-from prefenvs.agents.checkpoint import learner_state, load_learner, load_module, module_state, under
+from prefenvs.agents.checkpoint import learner_state, load_learner, load_module, under
 from prefenvs.agents.learned_reward import RewardReplayBuffer
 from prefenvs.agents.preference_callback import PreferenceConfig
+from prefenvs.agents.replay import TensorReplayBuffer
 from prefenvs.error import DamagedFile, RunMismatch
 
-_SETTINGS = (
-    *("learning_rate", "batch_size", "gamma", "n_steps", "n_epochs", "gae_lambda", "max_grad_norm", "vf_coef"),
-    *("clip_range", "target_kl", "normalize_advantage", "sde_sample_freq", "target_entropy"),
-    *("buffer_size", "learning_starts", "tau", "gradient_steps", "ent_coef", "target_update_interval", "use_sde"),
-    *("policy_kwargs", "seed"),
+_NOT_KEPT = {"self", "env", "device", "_init_setup_model"}
+"""Arguments that belong to a process, or that `load` takes itself."""
+_CHOSEN: tuple[type[Any], ...] = (
+    *(ReplayBuffer, DictReplayBuffer, NStepReplayBuffer, TensorReplayBuffer, RewardReplayBuffer),
+    *(RolloutBuffer, DictRolloutBuffer),
 )
-"""Arguments of SB3's constructors that are kept, where a model has them under the same name."""
+"""Buffer classes that constructors choose by themselves."""
 
 
 def with_ending(path: str | Path) -> Path:
@@ -79,25 +90,16 @@ def read_agent(cls: type[Any], path: str | Path) -> tuple[dict[str, Any], dict[s
     return facts, arrays
 
 
-def save_agent(
-    model: BaseAlgorithm, path: str | Path, own: dict[str, Any], modules: dict[str, torch.nn.Module | None]
-) -> None:
+def save_agent(model: BaseAlgorithm, path: str | Path, own: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
     """Write an agent.
 
     Args:
         model: an SB3 algorithm.
         path: the zip.
-        own: arguments of its constructor beyond SB3's.
-        modules: further networks by name.
+        own: those arguments of its constructor that are no attributes of their name.
+        arrays: what is kept beside its networks and optimisers, by name.
     """
-    arrays = learner_state(model)
-    for name, module in modules.items():
-        assert module is not None
-        arrays |= {f"{name}/{key}": array for key, array in module_state(module).items()}
-    held = {key: getattr(model, key) for key in _SETTINGS if hasattr(model, key)}
-    if isinstance(model, A2C):  # its constructor adds the optimizer to the policy's arguments, and will again
-        held["policy_kwargs"] = {k: v for k, v in model.policy_kwargs.items() if not k.startswith("optimizer_")}
-    settings = {key: _to_json(value) for key, value in held.items()}
+    settings = {key: _to_json(value) for key, value in _arguments(model, own).items()}
     facts = {
         "class": type(model).__name__,
         "spaces": [str(model.observation_space), str(model.action_space)],
@@ -106,7 +108,7 @@ def save_agent(
         "unsaved": [key for key, value in settings.items() if value is _UNKNOWN],
         "own": own,
     }
-    write_agent(path, facts, arrays)
+    write_agent(path, facts, learner_state(model) | arrays)
 
 
 def read_saved(
@@ -125,10 +127,12 @@ def read_saved(
         facts["settings"] = {key: _from_json(value) for key, value in facts["settings"].items()}
         facts |= {"own": dict(facts["own"]), "num_timesteps": int(facts["num_timesteps"])}
         missing = [key for key in facts["unsaved"] if key not in changes]
+        if "policy" not in {*facts["settings"], *facts["unsaved"]}:
+            raise KeyError("it names no policy; earlier versions wrote such files")
     if missing:
         raise ValueError(
-            f"{path} was trained with functions or classes of your own for {', '.join(missing)}, which JSON lacks. "
-            f"Pass them again: {cls.__name__}.load(path, env, {missing[0]}=...)."
+            f"{path} was trained with functions, classes or objects of your own for {', '.join(missing)}, which JSON "
+            f"lacks. Pass them again: {cls.__name__}.load(path, env, {missing[0]}=...)."
         )
     return facts, arrays
 
@@ -157,9 +161,12 @@ def load_agent(
     with reading(with_ending(path)):
         preferences = dict(own["preferences"])
         own["preferences"] = PreferenceConfig(**{**preferences, "hidden": tuple(preferences["hidden"])})
-    model: Any = cls("MlpPolicy", env, device=device, **{**own, **settings, **changes})
+    model: Any = cls(env=env, device=device, **{**own, **settings, **changes})
     restore_agent(model, path, facts, arrays)
-    load_module(model.preferences.reward_model, under("reward_model", arrays))
+    if "preferences" in changes:  # new sessions; of the old ones the reward model remains
+        load_module(model.preferences.reward_model, under("reward_model", arrays))
+    else:
+        model.preferences.load_learned(arrays)
     if isinstance(getattr(model, "replay_buffer", None), RewardReplayBuffer):
         model.replay_buffer.explore &= not model.preferences.reward_model.trained  # exploration was before
     return model
@@ -168,13 +175,50 @@ def load_agent(
 _UNKNOWN = object()
 
 
+def argument_names(cls: type[Any]) -> list[str]:
+    """Arguments of a class's constructor, those that it hands on to its base's as keywords included."""
+    names: dict[str, None] = {}
+    for base in cls.__mro__:
+        if "__init__" in vars(base):
+            parameters = inspect.signature(vars(base)["__init__"]).parameters.values()
+            names |= {each.name: None for each in parameters if each.kind is not each.VAR_KEYWORD}
+            if not any(each.kind is each.VAR_KEYWORD for each in parameters):
+                break
+    return [name for name in names if name not in _NOT_KEPT]
+
+
+def _arguments(model: BaseAlgorithm, own: dict[str, Any]) -> dict[str, Any]:
+    """The arguments that make a model like this, `own` left out; _UNKNOWN where the model does not tell."""
+    held: dict[str, Any] = {}
+    for name in argument_names(type(model)):
+        if name not in own:
+            held[name] = getattr(model, name, getattr(model, f"_{name}", _UNKNOWN))
+    chosen = model.policy_class.func if isinstance(model.policy_class, partial) else model.policy_class
+    aliases = {policy: name for name, policy in model.policy_aliases.items()}
+    held["policy"] = aliases.get(chosen, _UNKNOWN)
+    for name in ("replay_buffer_class", "rollout_buffer_class"):
+        if held.get(name) in _CHOSEN:
+            del held[name]
+    if isinstance(model, A2C):  # its constructor put the optimizer into the policy's arguments, and will again
+        arguments = dict(model.policy_kwargs)
+        held["use_rms_prop"] = arguments.get("optimizer_class") is torch.optim.RMSprop
+        held["rms_prop_eps"] = 1e-5
+        if held["use_rms_prop"]:
+            held["rms_prop_eps"] = arguments["optimizer_kwargs"]["eps"]
+            arguments = {key: value for key, value in arguments.items() if not key.startswith("optimizer_")}
+        held["policy_kwargs"] = arguments
+    return held
+
+
 def _to_json(value: Any) -> Any:
-    """A setting as JSON, SB3's own schedules included; _UNKNOWN for what JSON cannot hold."""
+    """A setting as JSON, SB3's own schedules and train_freq included; _UNKNOWN for what JSON cannot hold."""
     value = value.value_schedule if isinstance(value, FloatSchedule) else value
     if isinstance(value, ConstantSchedule):
         value = value.val
     if isinstance(value, LinearSchedule):
         return {"linear": [value.start, value.end, value.end_fraction]}
+    if isinstance(value, TrainFreq):
+        return {"every": [value.frequency, value.unit.value]}
     try:
         json.dumps(value)
     except TypeError:
@@ -183,4 +227,6 @@ def _to_json(value: Any) -> Any:
 
 
 def _from_json(value: Any) -> Any:
-    return LinearSchedule(*value["linear"]) if isinstance(value, dict) and set(value) == {"linear"} else value
+    if isinstance(value, dict) and set(value) == {"linear"}:
+        return LinearSchedule(*value["linear"])
+    return tuple(value["every"]) if isinstance(value, dict) and set(value) == {"every"} else value

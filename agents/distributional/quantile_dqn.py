@@ -281,11 +281,7 @@ class QuantileDQN(DQN):
         Raises:
             ValueError: if the functional is not registered or holds a function, which JSON cannot keep.
         """
-        own = {"functional": describe_functional(self.functional), "stocks": self.stocks, "quantiles": self.quantiles}
-        own |= {name: getattr(self, name) for name in ("relabel_stocks", *_DQN)}
-        every: Any = self.train_freq
-        own["train_freq"] = (every.frequency, every.unit.value)
-        save_agent(self, path, own, {})
+        save_agent(self, path, {"functional": describe_functional(self.functional)}, {})
 
     @classmethod
     def load(  # type: ignore[override]
@@ -301,15 +297,9 @@ class QuantileDQN(DQN):
         if env is None:
             raise ValueError(f"{cls.__name__}.load needs env=: an environment of the kind that it was trained on.")
         facts, arrays = read_saved(cls, path, changes)
-        kept = {key: value for key, value in facts["settings"].items() if "sde" not in key}  # not DQN's
-        kept |= {**facts["own"], "train_freq": tuple(facts["own"]["train_freq"])}
-        model = cls("MlpPolicy", env, device=device, **{**kept, **changes})
+        model = cls(env=env, device=device, **{**facts["own"], **facts["settings"], **changes})
         restore_agent(model, path, facts, arrays)
         return model
-
-
-_DQN = ("exploration_fraction", "exploration_initial_eps", "exploration_final_eps")
-"""SB3's arguments that only DQN has."""
 
 
 def _repeat(observation: Any, times: int) -> Any:

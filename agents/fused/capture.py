@@ -42,17 +42,19 @@ class Captured:
                 self._graphs.clear()
             self._seen.add(kind)
             return self.function(*inputs)
-        if kind not in self._graphs:
-            self._graphs[kind] = self._record(inputs)
-        graph, own, output = self._graphs[kind]
-        torch._foreach_copy_(own, inputs)
-        graph.replay()
-        return output.clone()
+        with torch.cuda.device(inputs[0].device):
+            if kind not in self._graphs:
+                self._graphs[kind] = self._record(inputs)
+            graph, own, output = self._graphs[kind]
+            torch._foreach_copy_(own, inputs)
+            graph.replay()
+            return output.clone()
 
     def _record(self, inputs: tuple[Tensor, ...]) -> tuple[torch.cuda.CUDAGraph, tuple[Tensor, ...], Tensor]:
         before = time.perf_counter()
         own, graph = tuple(x.clone() for x in inputs), torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
+        # torch's own stream for recording belongs to the device of the first recording in this process.
+        with torch.cuda.graph(graph, stream=torch.cuda.Stream()):
             output = self.function(*own)
         self.seconds += time.perf_counter() - before
         return graph, own, output

@@ -1,12 +1,11 @@
-"""What reward models of steps share: members beside each other, scores of segments, Bradley-Terry preferences."""
+"""What reward models of steps share: members beside each other that reward steps and score segments."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
 
-from prefenvs.agents.reward_models.losses import bradley_terry_loss
-from prefenvs.segments import Label, Query, TorchSegments
+from prefenvs.segments import TorchSegments
 
 FITTED = {
     "device": "property: where the weights are",
@@ -16,7 +15,7 @@ FITTED = {
     "observe": "observe(inputs): looks at (B, in) inputs before each fit, and may do nothing",
     "forward": "forward(inputs): (M, B) rewards before scaling, of (B, in) or (orders, B, in)",
     "orders": "in how many orders a fit goes through the data: M, or 1",
-    "scale": "() float buffer: set to the root mean square of the reward after each fit",
+    "scale": "() float buffer: set to the root mean square of the reward after each fit, with scale_reward",
     "trained": "() bool buffer: set after the first fit",
 }
 """Members that a reward model needs for `PreferenceCallback` to train it; a `RewardEnsemble` has them."""
@@ -27,8 +26,6 @@ class StepRewardModel(nn.Module):
 
     To be trained by `PreferenceCallback` it also has the other members of FITTED.
     """
-
-    supports = frozenset({"reward", "members", "segment", "prefer", "loss"})
 
     @property
     def device(self) -> torch.device:
@@ -43,26 +40,9 @@ class StepRewardModel(nn.Module):
         """(M, n) each member's score of each segment, in logits of a preference."""
         raise NotImplementedError
 
-    def reward(
-        self, obs: Tensor, act: Tensor, next_obs: Tensor | None = None, context: dict[str, Tensor] | None = None
-    ) -> Tensor:
+    def reward(self, obs: Tensor, act: Tensor, next_obs: Tensor | None = None) -> Tensor:
         """(B,) mean reward of the members."""
         return self.members(obs, act, next_obs).mean(0)
-
-    def segment(self, segments: TorchSegments, context: dict[str, Tensor] | None = None) -> Tensor:
-        """(n,) mean of the members' scores."""
-        return self.segment_members(segments).mean(0)
-
-    def prefer(self, query: Query) -> Tensor:
-        """(n, k, k) logit that segment i is preferred to j: the difference of their scores."""
-        scores = self.segment(query.segments.torch(self.device)).reshape(query.n, query.k)
-        return scores[:, :, None] - scores[:, None, :]
-
-    def loss(self, query: Query, label: Label) -> Tensor:
-        """(n,) Bradley-Terry loss a query, the mean over members, in nats."""
-        scores = self.segment_members(query.segments.torch(self.device)).reshape(-1, query.n, query.k)
-        target = torch.as_tensor(label.choice, dtype=scores.dtype, device=scores.device)
-        return bradley_terry_loss(scores, target.expand_as(scores)).mean(0)
 
 
 def check_fitted(model: nn.Module) -> None:

@@ -15,7 +15,7 @@ from prefenvs.segments import Label, Query
 
 
 class AnsweredQueries:
-    """Answered queries that a reward model is fitted to; skipped ones are left out, every tenth is held out.
+    """Answered queries that a reward model is fitted to; skipped ones are left out, some held out.
 
     A subclass says what it keeps of a query and how a model judges that.
     """
@@ -25,8 +25,8 @@ class AnsweredQueries:
     choice: Tensor
     """(N, k) answers."""
 
-    def __init__(self, held_out_every: int = 10) -> None:
-        """Start empty; `held_out_every` queries one is kept from training."""
+    def __init__(self, held_out_every: int | None = 10) -> None:
+        """Start empty; `held_out_every` queries one is kept from training, with None none is."""
         self.held_out_every = held_out_every
         for name in self.fields:
             setattr(self, name, torch.zeros(0))
@@ -57,6 +57,8 @@ class AnsweredQueries:
     def split(self) -> tuple[Tensor, Tensor]:
         """Indices to train on and indices held out."""
         index = torch.arange(len(self), device=self.choice.device)
+        if self.held_out_every is None:
+            return index, index[:0]
         held = index % self.held_out_every == self.held_out_every - 1
         return index[~held], index[held]
 
@@ -76,6 +78,11 @@ class PreferenceData(AnsweredQueries):
     fields = ("inputs", "mask", "choice")  # choice last: it tells whether there are rows
     inputs: Tensor  # (N, k, T, in)
     mask: Tensor  # (N, k, T)
+
+    def __init__(self, held_out_every: int | None = 10, *, scale_reward: bool = True) -> None:
+        """Start empty; without `scale_reward` a fit leaves the model's scale as it is."""
+        super().__init__(held_out_every)
+        self.scale_reward = scale_reward
 
     def segment_lengths(self) -> Tensor:
         """(N, k) steps of each segment."""
@@ -114,9 +121,10 @@ class PreferenceData(AnsweredQueries):
     def finish(self, model: RewardEnsemble) -> Tensor:
         """Set the model's scale to the root mean square of its reward over what happened; (M, N, k) sums of all."""
         rewards = model(self.inputs.reshape(-1, self.inputs.shape[-1]))  # (M, N * k * T)
-        happened = rewards.mean(0)[self.mask.reshape(-1) > 0]
-        # Not centred: the level of the reward is what makes going on, or ending, pay.
-        model.scale.copy_(happened.square().mean().sqrt().clamp_min(1e-6))
+        if self.scale_reward:
+            happened = rewards.mean(0)[self.mask.reshape(-1) > 0]
+            # Not centred: the level of the reward is what makes going on, or ending, pay.
+            model.scale.copy_(happened.square().mean().sqrt().clamp_min(1e-6))
         return (rewards.reshape(-1, *self.mask.shape) * self.mask).sum(-1)
 
 

@@ -1,5 +1,7 @@
 """What every control agent in AGENTS promises: it learns a toy task from preferences alone, saves, loads, repeats."""
 
+import dataclasses
+
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -94,6 +96,31 @@ def test_a_saved_agent_acts_the_same_and_can_go_on(learned, tmp_path):
     before = loaded.num_timesteps
     loaded.learn(120, reset_num_timesteps=False)
     assert loaded.num_timesteps > before, name
+    np.testing.assert_array_equal(loaded.preferences.history, model.preferences.history)  # no session is held again
+    assert loaded.preferences.feedback.asked == 0
+    assert len(loaded.preferences.data) == len(model.preferences.data) > 0
+
+
+@pytest.mark.parametrize("name", CONTROL_AGENTS)
+def test_a_saved_agent_holds_the_sessions_that_are_left_when_they_are_due(name, tmp_path):
+    model = make(name).learn(300)
+    np.testing.assert_array_equal(model.preferences.history[:, 0], [200])
+    model.save(tmp_path / "agent")
+    loaded = type(model).load(tmp_path / "agent", model.get_env(), device="cpu")
+    loaded.learn(300, reset_num_timesteps=False)
+    np.testing.assert_array_equal(loaded.preferences.history[:, :2], [[200, 30], [400, 60]])
+    assert len(loaded.preferences.data) == loaded.preferences.feedback.answered == 60
+
+
+@pytest.mark.parametrize("name", CONTROL_AGENTS)
+def test_a_saved_agent_begins_anew_to_ask_by_other_preferences(name, tmp_path):
+    model = make(name).learn(300)
+    model.save(tmp_path / "agent")
+    other = dataclasses.replace(ASKED, queries=20, sessions=1, first_session=400, last_session=400)
+    loaded = type(model).load(tmp_path / "agent", model.get_env(), device="cpu", preferences=other)
+    assert loaded.preferences.reward_model.trained
+    loaded.learn(300, reset_num_timesteps=False)
+    np.testing.assert_array_equal(loaded.preferences.history[:, :2], [[400, 50]])
 
 
 @pytest.mark.parametrize("name", CONTROL_AGENTS)
@@ -117,6 +144,14 @@ def test_a_callback_sees_every_step_and_can_stop(name):
     model = make(name)
     model.learn(400, callback=Stop())
     assert model.num_timesteps == 130
+
+
+@pytest.mark.parametrize("name", CONTROL_AGENTS)
+def test_a_callback_may_be_a_function(name):
+    model = make(name)
+    model.learn(400, callback=lambda local, _: local["self"].num_timesteps < 130)
+    assert model.num_timesteps == 130
+    assert model.preferences.store.windows(5)
 
 
 @pytest.mark.parametrize("name", CONTROL_AGENTS)

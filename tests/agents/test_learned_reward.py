@@ -132,6 +132,25 @@ def test_dqn_learns_from_preferences():
     np.testing.assert_allclose(buffer.rewards[:150, 0], expected, atol=1e-5)
 
 
+def test_a_reward_model_of_ones_own_is_trained_on_the_learners_device(device):
+    env = gym.make("prefenvs/CartPole-v0", budget=10)
+    config = PreferenceConfig(queries=10, sessions=1, first_session=100, segment_steps=8, reward_epochs=2)
+    own = reward_model(env.observation_space, env.action_space)
+    asked = PreferenceCallback(prefenvs.feedback(env), config, seed=0, reward_model=own)
+    model = DQN("MlpPolicy", env, replay_buffer_class=RewardReplayBuffer, buffer_size=500, seed=0, device=device)
+    model.learn(150, callback=asked)
+    assert own.trained
+    assert own.device.type == device
+
+
+def test_a_reward_model_of_ones_own_is_brought_to_a_device():
+    env = gym.make("prefenvs/CartPole-v0", budget=10)
+    own = reward_model(env.observation_space, env.action_space)
+    asked = PreferenceCallback(prefenvs.feedback(env), PreferenceConfig(), seed=0, reward_model=own)
+    assert asked.build(env.observation_space, env.action_space, 1, "meta") is own
+    assert own.device.type == "meta"
+
+
 class Linear(StepRewardModel):
     """A reward model of one's own: linear in observation and action."""
 

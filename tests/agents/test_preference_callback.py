@@ -114,6 +114,22 @@ def test_sessions_are_held_when_due_and_spend_the_queries(tmp_path):
     assert len(learner.data) == learner.feedback.answered == 24
 
 
+def test_a_session_whose_questions_could_not_be_asked_is_held_when_learning_goes_on(monkeypatch):
+    model = pebble(steps=300, config=dataclasses.replace(SMALL, strategy="k_centre"))
+    learner = model.preferences
+
+    def away(query):
+        raise ConnectionError("the teacher is away")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(learner.feedback, "ask", away)
+        with pytest.raises(ConnectionError):
+            model.learn(300, reset_num_timesteps=False)
+    model.learn(300, reset_num_timesteps=False)
+    np.testing.assert_array_equal(learner.history[:, :2], [[200, 8], [350, 16], [500, 24]])
+    assert len(learner._asked_features) == 24
+
+
 def test_the_environments_budget_wins_over_the_learners():
     learner = pebble(budget=7).preferences
     assert learner.feedback.asked == sum(learner._sizes) == 7
@@ -171,6 +187,18 @@ def test_a_teacher_that_skips_everything_leaves_the_learner_exploring():
     assert np.isnan(model.preferences.history[:, 3:6]).all()
 
 
+def test_the_reward_may_stay_unscaled_and_every_answer_be_trained_on():
+    model = pebble(config=dataclasses.replace(SMALL, scale_reward=False, held_out_every=None))
+    assert model.preferences.reward_model.scale == 1
+    assert 0 < np.abs(model.replay_buffer.rewards).max() <= 1
+    train, held = model.preferences.data.split()
+    assert (len(train), len(held)) == (24, 0)
+    assert np.isfinite(model.preferences.history[:, 4]).all()
+    assert np.isnan(model.preferences.history[:, 5]).all()
+    with pytest.raises(ValueError, match="held_out_every=1 leaves no answer to train on"):
+        PreferenceConfig(held_out_every=1)
+
+
 def test_the_critic_starts_afresh_once_when_the_reward_model_is_first_trained(monkeypatch):
     found, reset = [], PEBBLE.after_session
     monkeypatch.setattr(PEBBLE, "after_session", lambda self, first: (found.append(first), reset(self, first)))
@@ -218,7 +246,8 @@ def test_a_saved_agent_acts_and_rewards_as_before(make, cls, task, tmp_path):
 
 def test_a_loaded_agent_goes_on_with_its_learned_reward_and_its_critic(tmp_path):
     pebble().save(tmp_path / "agent")
-    loaded = PEBBLE.load(tmp_path / "agent", gym.make("prefenvs/Pendulum-v0", budget=24), device="cpu")
+    env = gym.make("prefenvs/Pendulum-v0", budget=24)
+    loaded = PEBBLE.load(tmp_path / "agent", env, device="cpu", preferences=SMALL)
     assert not loaded.replay_buffer.explore
     before = [weight.clone() for weight in loaded.critic_target.parameters()]
     loaded.after_session = lambda first: setattr(loaded, "was_first", first)
@@ -243,7 +272,9 @@ def test_a_schedule_of_ones_own_is_asked_for_when_loading(tmp_path):
     env = gym.make("prefenvs/CartPole-v0")
     own = {"learning_rate": lambda remaining: 1e-3 * remaining**2}
     PrefPPO("MlpPolicy", env, preferences=SMALL, device="cpu", **own).save(tmp_path / "agent")
-    with pytest.raises(ValueError, match=r"functions or classes of your own for learning_rate.*learning_rate=\.\.\."):
+    with pytest.raises(
+        ValueError, match=r"functions, classes or objects of your own for learning_rate.*learning_rate=\.\.\."
+    ):
         PrefPPO.load(tmp_path / "agent", env)
     assert PrefPPO.load(tmp_path / "agent", env, device="cpu", **own).lr_schedule(0.5) == 2.5e-4
 

@@ -30,6 +30,8 @@ def test_a_published_preset_holds_the_published_numbers(name):
     found += (preset.algorithm["batch_size"], asked.queries, asked.sessions, asked.last_session)
     assert found == BPREF[name]
     assert (asked.segment_steps, asked.members, asked.hidden, asked.strategy) == (50, 3, (256,) * 3, "disagreement")
+    # The reward is the mean of the members' tanh, of observations as they are, trained on all answers.
+    assert (asked.standardize, asked.scale_reward, asked.held_out_every) == (False, False, None)
 
 
 @pytest.mark.parametrize("name", PRESETS)

@@ -12,7 +12,7 @@ from prefenvs.labelling.store import PAYLOAD_BYTES
 
 # Patches one function so that the process kills itself in its n-th call, before or after the call's work.
 PROGRAM = """
-import os, signal, sys, json, importlib
+import dataclasses, os, signal, sys, json, importlib
 from pathlib import Path
 agent, folder, spot, count, when = sys.argv[1:]
 def die_at(owner, name):
@@ -39,6 +39,8 @@ if spots[spot]:
     die_at(*spots[spot])
 asked = PreferenceConfig(queries=30, sessions=3, first_session=200, last_session=700, segment_steps=20, hidden=(8,),
                          strategy="disagreement", reward_epochs=3)
+if agent == "prefppo_hurried":  # several sessions are due within a rollout of 64 steps, at 256, 320 and 384
+    asked = dataclasses.replace(asked, first_session=250, last_session=310)
 if agent == "pebble":
     preset = Preset("Pendulum", "pebble", 900, 2, {"learning_starts": 100, "policy_kwargs": {"net_arch": [8]},
                     "batch_size": 16, "buffer_size": 2000}, asked, 300, 300, "test")
@@ -91,6 +93,7 @@ def unbroken(tmp_path_factory):
         ("pebble", "fit", 5, "before"),
         ("pebble", "checkpoint", 4, "before"),
         ("prefppo", "ask", 2, "after"),
+        ("prefppo_hurried", "ask", 3, "before"),
     ],
 )
 def test_a_killed_run_repeats_bit_for_bit(agent, spot, count, when, unbroken, tmp_path):

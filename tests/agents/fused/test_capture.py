@@ -45,3 +45,15 @@ def test_replays_draw_the_numbers_that_calls_would(cuda):
         torch.manual_seed(0)
         drawn.append(torch.stack([call(x) for _ in range(5)]))
     assert torch.equal(*drawn)
+
+
+@pytest.mark.gpu
+def test_each_gpu_records_and_replays_for_itself(cuda):
+    if torch.cuda.device_count() < 2:
+        pytest.skip("needs two CUDA devices")
+    captured = Captured(lambda x: x.sqrt() + 1)
+    for place in ("cuda:0", "cuda:1", "cuda:0", "cuda:1"):
+        for i in range(4):
+            got = captured(place, torch.full((2,), float(i * i), device=place))
+            assert got.tolist() == [i + 1, i + 1]
+            assert got.device == torch.device(place)

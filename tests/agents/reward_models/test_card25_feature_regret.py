@@ -84,7 +84,7 @@ def test_the_score_is_the_sum_of_advantages_in_closed_form():
     advantage = -(r + GAMMA * p * B**2) * (u + k * x[:, :-1])[..., 0] ** 2
     expected = (advantage * mask * GAMMA ** np.arange(5)).sum(1)
     model = with_weights(FeatureRegret(COSTS, Gains([k, 0.9, 2.0]), temperature=1e-12), [[-q, -r]])
-    np.testing.assert_allclose(model.segment(shown(x, u, mask)).detach(), expected, rtol=1e-9)
+    np.testing.assert_allclose(model.segment_members(shown(x, u, mask))[0].detach(), expected, rtol=1e-9)
 
 
 def test_it_agrees_with_the_oracle_of_deterministic_regret():
@@ -99,7 +99,7 @@ def test_it_agrees_with_the_oracle_of_deterministic_regret():
     judged = JudgedSegments(x, u, rewards, {}, mask, np.zeros(30, bool))
     model = with_weights(FeatureRegret(COSTS, Gains([riccati(1.0, 0.3)[0]])), [[-1.0, -0.3]])
     expected = DeterministicRegret(Values()).utility(judged)[:, 0]
-    np.testing.assert_allclose(model.segment(shown(x, u, mask)).detach(), expected, rtol=1e-9)
+    np.testing.assert_allclose(model.segment_members(shown(x, u, mask))[0].detach(), expected, rtol=1e-9)
 
 
 def test_on_a_deterministic_grid_it_is_the_grids_own_model():
