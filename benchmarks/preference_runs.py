@@ -46,6 +46,7 @@ def ours(epochs: int, seed: int) -> int:
         reward_epochs=epochs,
         reward_batch=BATCH,
         stop_accuracy=2.0,  # never
+        held_out_every=None,
     )
     envs = prefenvs.sb3_vec("prefenvs/Pendulum-v0", ENVS, budget=QUESTIONS)
     model = PrefPPO("MlpPolicy", envs, preferences=config, seed=seed, device="cpu", **PPO)
