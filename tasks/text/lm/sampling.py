@@ -42,7 +42,7 @@ class LanguageModel(Protocol):
         """(n, T + 1, width) last stream after the prompt and t tokens of the completion, t = 0..T; for heads on it."""
 
     def logits(self, prompts: Tensor, completions: Tensor) -> Tensor:
-        """(n, T, V) logits that predict each token of the completions."""
+        """(n, T, V) logits that predict each token of the completions; see `writable`."""
 
     def logprobs(self, prompts: Tensor, completions: Tensor, temperature: float = 1.0) -> Tensor:
         """(n, T) log pi(y_t | x, y_<t) in nats, the end token's too; 0 on what follows it."""
@@ -57,6 +57,16 @@ def completion_mask(completions: Tensor, eos: int, pad: int) -> Tensor:
     """(n, T) bool, True on the tokens of completions: up to and including the first `eos`, before any other padding."""
     ends = completions == eos
     return (ends | (completions == pad)).cumsum(1) <= ends  # nothing ended it yet, or this is the first and `eos`
+
+
+def writable(logits: Tensor, eos: int, pad: int) -> Tensor:
+    """Logits (..., V) in which padding is no word: -inf for `pad`, unless it is `eos` too.
+
+    Written, it would end a completion for nothing, since what follows the end has log-probability 0.
+    """
+    if pad == eos:
+        return logits
+    return logits.masked_fill(torch.arange(logits.shape[-1], device=logits.device) == pad, -torch.inf)
 
 
 def token_logprobs(logits: Tensor, tokens: Tensor, temperature: float = 1.0) -> Tensor:
@@ -99,7 +109,7 @@ def draw_completions(
         scores: list[Tensor] = []
         token, done = None, False
         while not done:
-            logits = next_logits(token, t := len(kept)).float()
+            logits = writable(next_logits(token, t := len(kept)).float(), eos, pad)
             if not kept:
                 draws, may_end = drawn.to(logits.device).unbind(0), 0 <= eos < logits.shape[-1]
                 over = torch.zeros(n, 1, dtype=torch.bool, device=logits.device)

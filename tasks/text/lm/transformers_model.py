@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from prefenvs.tasks.product import is_large, linear
 from prefenvs.tasks.text.lm.decoder import Decoder
-from prefenvs.tasks.text.lm.sampling import Completions, completion_mask, draw_completions, token_logprobs
+from prefenvs.tasks.text.lm.sampling import Completions, completion_mask, draw_completions, token_logprobs, writable
 
 
 class TransformersModel(nn.Module):
@@ -107,12 +107,13 @@ class TransformersModel(nn.Module):
     def logits(self, prompts: Tensor, completions: Tensor) -> Tensor:
         """(n, T, V) logits that predict each token of the completions."""
         read = self._read(prompts, completions[:, :-1], logits_to_keep=completions.shape[1])
-        return read.logits[..., : self.vocab_size]
+        return writable(read.logits[..., : self.vocab_size], self.eos, self.pad)
 
     def logprobs(self, prompts: Tensor, completions: Tensor, temperature: float = 1.0) -> Tensor:
         """(n, T) log pi(y_t | x, y_<t) in nats, the end token's too; 0 on what follows it."""
         mask = completion_mask(completions, self.eos, self.pad)
-        return token_logprobs(self.logits(prompts, completions).float(), completions, temperature) * mask
+        logits = self.logits(prompts, completions).float()
+        return torch.where(mask, token_logprobs(logits, completions, temperature), 0.0)
 
     @torch.no_grad()
     def sample(
