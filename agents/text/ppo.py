@@ -48,7 +48,7 @@ class Critic(nn.Module):
 
     def forward(self, prompts: Tensor, completions: Tensor) -> Tensor:
         """(n, T) values before each token of the completions, in units of reward."""
-        return self.head(self.trunk.hidden(prompts, completions)[:, :-1]).squeeze(-1)
+        return self.head(self.trunk.hidden(prompts, completions)[:, :-1].float()).squeeze(-1)
 
 
 class TokenPPO(OnlineLearner):

@@ -105,15 +105,14 @@ class TransformersModel(nn.Module):
         return read.hidden_states[-1][:, prompts.shape[1] - 1 :]
 
     def logits(self, prompts: Tensor, completions: Tensor) -> Tensor:
-        """(n, T, V) logits that predict each token of the completions."""
+        """(n, T, V) float32 logits that predict each token of the completions, whatever the type of the weights."""
         read = self._read(prompts, completions[:, :-1], logits_to_keep=completions.shape[1])
-        return writable(read.logits[..., : self.vocab_size], self.eos, self.pad)
+        return writable(read.logits[..., : self.vocab_size].float(), self.eos, self.pad)
 
     def logprobs(self, prompts: Tensor, completions: Tensor, temperature: float = 1.0) -> Tensor:
         """(n, T) log pi(y_t | x, y_<t) in nats, the end token's too; 0 on what follows it."""
         mask = completion_mask(completions, self.eos, self.pad)
-        logits = self.logits(prompts, completions).float()
-        return torch.where(mask, token_logprobs(logits, completions, temperature), 0.0)
+        return torch.where(mask, token_logprobs(self.logits(prompts, completions), completions, temperature), 0.0)
 
     @torch.no_grad()
     def sample(

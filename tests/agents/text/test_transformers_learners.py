@@ -9,7 +9,9 @@ import torch
 
 from prefenvs.agents.text.direct import DirectAlignment
 from prefenvs.agents.text.grpo import GRPO
+from prefenvs.agents.text.pair_logps import pair_logps, with_reference
 from prefenvs.agents.text.ppo import TokenPPO
+from prefenvs.agents.text.preference_pairs import PreferencePairs
 from prefenvs.agents.text.rewards import TextPreferenceConfig
 from prefenvs.tasks.text.lm import TransformersModel
 from prefenvs.tasks.text.lm.transformers_model import with_lora
@@ -54,6 +56,30 @@ def test_a_gpt2_is_trained_from_preferences_and_its_reference_stays(cls, tmp_pat
     observations, _ = learner.envs.reset(seed=0)
     ours, theirs = (model.predict(observations, deterministic=True)[0] for model in (learner, loaded))
     np.testing.assert_array_equal(ours, theirs)
+
+
+def bits(model):
+    return [parameter.detach().view(torch.int16) for parameter in model.parameters()]
+
+
+@pytest.mark.parametrize("cls", LEARNERS)
+def test_a_model_of_bfloat16_is_trained_and_saved_to_the_bit(cls, tmp_path):
+    learner = made(cls, gpt2().to(torch.bfloat16)).learn(96)
+    learner.save(tmp_path / "agent")
+    loaded = cls.load(tmp_path / "agent", learner.envs, policy=gpt2().to(torch.bfloat16), device="cpu")
+    moved = [not torch.equal(*pair) for pair in zip(bits(learner.policy), bits(learner.reference), strict=True)]
+    assert any(moved)
+    for ours, theirs in ((learner.policy, loaded.policy), (learner.reference, loaded.reference)):
+        assert all(torch.equal(*pair) for pair in zip(bits(ours), bits(theirs), strict=True))
+    ours, theirs = (model.optimizer.state_dict()["state"] for model in (learner, loaded))
+    assert all(torch.equal(ours[place][name], theirs[place][name]) for place in ours for name in ours[place])
+
+
+def test_a_policy_of_bfloat16_that_is_its_reference_has_margin_0():
+    model, rng = gpt2().to(torch.bfloat16), torch.Generator().manual_seed(0)
+    prompts, chosen, rejected = (torch.randint(1, 4, (64, length), generator=rng) for length in (2, 4, 4))
+    pairs = with_reference(model, PreferencePairs(prompts, chosen, rejected, torch.ones(64)))
+    assert torch.equal(pair_logps(model, model, pairs).margin, torch.zeros(64))
 
 
 @pytest.mark.parametrize("cls", LEARNERS)
