@@ -19,8 +19,9 @@ from prefenvs.tasks.text.lm.sampling import Completions, completion_mask, draw_c
 class TransformersModel(nn.Module):
     """Shows a causal language model of transformers as a LanguageModel.
 
-    Dropout is turned off for good: with it the learner would score tokens by another network than the one that drew
-    them, and no ratio would begin at 1. GPT-2's activation is replaced by torch's kernel of the same function, and
+    It stays in evaluation mode, without dropout: with it the learner would score tokens by another network than the one
+    that drew them, and no ratio would begin at 1. Nor does transformers' gradient checkpointing work, which training
+    mode turns on. GPT-2's activation is replaced by torch's kernel of the same function, and
     large linear layers on the CPU sample by the quicker library.
 
     Example:
@@ -43,8 +44,6 @@ class TransformersModel(nn.Module):
         self.vocab_size = int(vocab_size or model.config.vocab_size)
         self.width = int(model.config.hidden_size)
         for module in model.modules():
-            if isinstance(module, nn.Dropout):
-                module.p = 0.0
             if type(module) is nn.Linear:
                 module.forward = partial(_linear, module, module.out_features)  # type: ignore[method-assign]
             elif type(module).__name__ == "Conv1D":  # GPT-2's linear layer
@@ -52,6 +51,11 @@ class TransformersModel(nn.Module):
             for name, child in module.named_children():
                 if type(child).__name__ == "NewGELUActivation":  # GPT-2's; eight calls where torch has one
                     setattr(module, name, nn.GELU(approximate="tanh"))
+        self.eval()
+
+    def train(self, mode: bool = True) -> TransformersModel:
+        """Stay in evaluation mode whatever `mode` is: not every model's dropout is a module that could be emptied."""
+        return super().train(False)
 
     @classmethod
     def load(

@@ -1,6 +1,7 @@
 """A model of transformers behind the same protocol: it scores, samples, trains and loads as ours does."""
 
 from copy import deepcopy
+from functools import partial
 
 import numpy as np
 import pytest
@@ -28,7 +29,7 @@ def gpt2(vocab_size=6, positions=12):
     return model
 
 
-def llama():
+def llama(**settings):
     config = transformers.LlamaConfig(
         vocab_size=6,
         hidden_size=16,
@@ -38,6 +39,7 @@ def llama():
         num_key_value_heads=1,
         max_position_embeddings=16,
         initializer_range=0.3,
+        **settings,
     )
     torch.manual_seed(0)
     return transformers.LlamaForCausalLM(config)
@@ -46,6 +48,13 @@ def llama():
 @pytest.fixture(params=[gpt2, llama], ids=["gpt2", "llama"])
 def model(request):
     return TransformersModel(request.param().train(), eos=0, pad=0)
+
+
+def opt():
+    sizes = {"hidden_size": 16, "word_embed_proj_dim": 16, "ffn_dim": 32, "num_hidden_layers": 2}
+    config = transformers.OPTConfig(vocab_size=6, num_attention_heads=2, max_position_embeddings=16, **sizes)
+    torch.manual_seed(0)
+    return transformers.OPTForCausalLM(config)
 
 
 eos = pytest.mark.parametrize("eos", [0, 1], ids=["the end pads", "another token pads"])
@@ -71,6 +80,15 @@ def test_the_sampler_scores_as_the_learner_does_in_training_mode_too(model, temp
     torch.testing.assert_close(scored.detach(), written.logprobs, atol=5e-6, rtol=5e-6)
     assert torch.equal(written.mask, completion_mask(written.tokens, eos, 0))
     assert written.mask.any(1).all()
+
+
+@pytest.mark.parametrize("make", [gpt2, partial(llama, attention_dropout=0.1), opt], ids=["gpt2", "llama", "opt"])
+def test_no_kind_of_dropout_is_left_in_training_mode(make):
+    """GPT-2's is of modules; Llama's, in its attention, and OPT's are calls of functions."""
+    holder = torch.nn.ModuleList([TransformersModel(make().train(), eos=0, pad=0)]).train()
+    completions = torch.randint(1, 6, (4, 6), generator=torch.Generator().manual_seed(0))
+    first, second = (holder[0].logprobs(PROMPTS, completions) for _ in range(2))
+    assert torch.equal(first, second)
 
 
 def test_large_layers_sample_by_the_other_library_as_they_score_also_in_a_copy(model, monkeypatch):
