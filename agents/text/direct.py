@@ -72,7 +72,8 @@ class DirectAlignment(TextLearner):
             loss: name in PAIR_LOSSES, "dpo" by default.
             config: settings.
             pairs: to learn from; None to ask the environment's teacher about what the reference writes.
-            reward: scores both completions, for losses that read scores (odpo, infonca).
+            reward: scores both completions, for losses that read scores (odpo, infonca). It and `guide` are moved to
+                the learner's device where they are modules.
             guide: a policy trained before, for the loss tgdpo.
             **learner: as TextLearner; of `preferences` only the number of queries counts.
 
@@ -88,6 +89,7 @@ class DirectAlignment(TextLearner):
             raise ValueError(f"loss={self.loss!r} reads {self.reads} and has none. Pass {missing[0]}=.")
         self.reward, self.guide, self.pairs = reward, guide, pairs
         super().__init__(policy, env, config=config, **learner)
+        self.move(reward, guide)
         self._kept = torch.zeros((), device=self.device)
         self._order = torch.zeros(0, dtype=torch.int64)
 

@@ -264,6 +264,12 @@ class TextLearner:
 
     # What subclasses are made of.
 
+    def move(self, *parts: Any) -> None:
+        """Move those of the parts that are modules to the learner's device."""
+        for part in parts:
+            if isinstance(part, nn.Module):
+                part.to(self.device)
+
     def write(self, prompt_ids: np.ndarray, policy: Any = None, rng: torch.Generator | None = None) -> Written:
         """Complete prompts (N,) in the environments, with the policy of this learner unless another is given."""
         return write(self.envs, self.language, policy or self.policy, prompt_ids, rng or self.rng)

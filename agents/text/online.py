@@ -116,7 +116,8 @@ class OnlineLearner(TextLearner):
         Args:
             policy: "decoder" or a LanguageModel.
             env: a batch of a text task; see TextLearner.
-            reward: a reward model or a function of prompts and completions; None to learn one from the teacher.
+            reward: a reward model or a function of prompts and completions; None to learn one from the teacher. A
+                module is moved to the learner's device.
             config: settings of the method.
             **learner: as TextLearner.
 
@@ -129,6 +130,7 @@ class OnlineLearner(TextLearner):
         """How the fit of the reward went; None where it was given."""
         self._learned_reward = False
         super().__init__(policy, env, config=config, **learner)
+        self.move(reward)
         settings = self.config
         if settings.kl_controller not in CONTROLLERS:
             raise unknown_name("kl_controller", settings.kl_controller, CONTROLLERS)

@@ -20,8 +20,8 @@ Reward = Callable[[Tensor, Tensor], Tensor] | Any
 
 @torch.no_grad()
 def score(reward: Reward, prompts: Tensor, completions: Tensor) -> Tensor:
-    """(n,) reward of completions (n, T) of prompts (n, P), without gradient."""
-    return getattr(reward, "score", reward)(prompts, completions).float()
+    """(n,) float32 reward of completions (n, T) of prompts (n, P), on their device and without gradient."""
+    return getattr(reward, "score", reward)(prompts, completions).to(prompts.device, torch.float32)
 
 
 class OneMember:

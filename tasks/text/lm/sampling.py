@@ -13,6 +13,9 @@ from torch.nn import functional as F
 SCORED = 2**18
 """Logits that are kept until the log-probabilities of their tokens are computed, all in one call."""
 
+LOOK_EVERY = {"cpu": 1}
+"""Tokens after which `draw_completions` looks whether all have ended, by kind of device; 8 where a look has to wait."""
+
 
 @dataclass(frozen=True)
 class Completions:
@@ -113,12 +116,13 @@ def draw_completions(
             if not kept:
                 draws, may_end = drawn.to(logits.device).unbind(0), 0 <= eos < logits.shape[-1]
                 over = torch.zeros(n, 1, dtype=torch.bool, device=logits.device)
+                look = LOOK_EVERY.get(logits.device.type, 8)
             token = _draw(logits, draws[t], temperature)
             kept.append(token)
             seen.append(logits)
             if may_end:
                 over = over | (token == eos)
-            done = t + 1 == max_new_tokens or (may_end and bool(over.all()))
+            done = t + 1 == max_new_tokens or (may_end and (t + 1) % look == 0 and bool(over.all()))
             if done or len(seen) * logits.numel() >= SCORED:
                 scores.append(token_logprobs(torch.stack(seen, 1), torch.cat(kept[-len(seen) :], 1), temperature))
                 seen.clear()

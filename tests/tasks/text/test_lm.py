@@ -9,7 +9,7 @@ import torch
 
 from prefenvs.tasks.text import language_of
 from prefenvs.tasks.text.enumerable import TextEnum, all_completions
-from prefenvs.tasks.text.lm import Decoder, as_gpt2, completion_mask, pretrain, single_row
+from prefenvs.tasks.text.lm import Decoder, as_gpt2, completion_mask, pretrain, sampling, single_row
 from prefenvs.tasks.text.lm.pretraining import sft_loss
 
 SMALL = {"layers": 2, "width": 16, "heads": 2}
@@ -178,6 +178,25 @@ def test_one_sample_does_not_depend_on_when_another_ends(model):
     model.sample(PROMPTS, 8, rng)
     Decoder(6, 12, **SMALL)
     assert torch.equal(torch.get_rng_state(), before), "nothing draws from torch's global generator"
+
+
+def test_how_often_it_is_looked_whether_all_have_ended_changes_nothing(model, monkeypatch):
+    """On a GPU each look waits for the device, so there are fewer."""
+    read = []
+    reader = Decoder._reader
+
+    def counted(*arguments):
+        one = reader(*arguments)
+        return lambda token, at: (read.append(at), one(token, at))[1]
+
+    monkeypatch.setattr(Decoder, "_reader", counted)
+    often = model.sample(PROMPTS, 9, torch.Generator().manual_seed(3))
+    first, _ = len(read), read.clear()
+    monkeypatch.setitem(sampling.LOOK_EVERY, "cpu", 8)
+    seldom = model.sample(PROMPTS, 9, torch.Generator().manual_seed(3))
+    assert first < len(read) == 8
+    for name, value in vars(often).items():
+        assert torch.equal(value, getattr(seldom, name)), name
 
 
 def test_it_is_gpt2(model):
