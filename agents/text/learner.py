@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -22,7 +22,7 @@ from prefenvs.agents.text.rewards import TextPreferenceConfig
 from prefenvs.agents.text.rollouts import Written, prompts_of, write
 from prefenvs.agents.text.saving import learner_state, load_learner_state, read_learner, save_learner
 from prefenvs.tasks.text import language_of
-from prefenvs.tasks.text.lm import pretrain
+from prefenvs.tasks.text.lm import in_parts, pretrain, sample_in_parts
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,9 @@ class TextConfig:
     """Adam's; "lin_1e-3" falls linearly to 0 over the run."""
     max_grad_norm: float = 1.0
     """Gradients longer than this are shortened to it."""
+    forward_rows: int | None = None
+    """Completions that are written or scored at a time where no gradient is taken, to bound memory; None for all of
+    them. Draws do not depend on it, numbers but by rounding."""
 
 
 class TextLearner:
@@ -72,11 +75,14 @@ class TextLearner:
 
         Raises:
             TypeError: for an environment that does not write whole completions in batches, or another kind of config.
+            ValueError: for settings out of their range.
         """
         self.config = self.config_class() if config is None else config
         self.preferences = preferences or TextPreferenceConfig()
         if not isinstance(self.config, self.config_class):
             raise TypeError(f"config={config!r} is not a {self.config_class.__name__}.")
+        if self.config.forward_rows is not None and self.config.forward_rows < 1:
+            raise ValueError(f"forward_rows={self.config.forward_rows}, expected at least 1, or None for all at once.")
         self.envs, self.language = _checked(env), language_of(env)
         self.device, self.seed, self.verbose = get_device(device), seed, verbose
         self.policy_kwargs = dict(policy_kwargs or {})
@@ -200,8 +206,7 @@ class TextLearner:
 
     def complete(self, prompts: Tensor, rng: torch.Generator, *, deterministic: bool = False) -> Tensor:
         """(n, T) completions of prompts (n, P)."""
-        temperature = 0.0 if deterministic else 1.0
-        return self.policy.sample(prompts, self.language.max_new_tokens, rng, temperature).tokens
+        return self.sample(self.policy, prompts, rng, temperature=0.0 if deterministic else 1.0)
 
     def proxy(self, prompts: Tensor, completions: Tensor) -> Tensor | None:
         """(n,) reward of completions (n, T) that this learner is trained on; None where there is none."""
@@ -210,7 +215,10 @@ class TextLearner:
     @torch.no_grad()
     def log_ratios(self, prompts: Tensor, completions: Tensor) -> Tensor:
         """(n,) log pi/ref in nats of completions (n, T) that this learner wrote; their mean estimates the KL."""
-        return (self.policy.logprobs(prompts, completions) - self.reference.logprobs(prompts, completions)).sum(-1)
+        policy, reference = (
+            self.in_parts(model.logprobs, prompts, completions) for model in (self.policy, self.reference)
+        )
+        return (policy - reference).sum(-1)
 
     def save(self, path: str | Path) -> None:
         """Write a zip of JSON and safetensors: settings, policy, reference, optimiser and generators."""
@@ -272,7 +280,17 @@ class TextLearner:
 
     def write(self, prompt_ids: np.ndarray, policy: Any = None, rng: torch.Generator | None = None) -> Written:
         """Complete prompts (N,) in the environments, with the policy of this learner unless another is given."""
-        return write(self.envs, self.language, policy or self.policy, prompt_ids, rng or self.rng)
+        rows = self.config.forward_rows
+        return write(self.envs, self.language, policy or self.policy, prompt_ids, rng or self.rng, rows)
+
+    def sample(self, policy: Any, prompts: Tensor, rng: torch.Generator, temperature: float = 1.0) -> Tensor:
+        """(n, T) completions of prompts (n, P) by a policy, `forward_rows` at a time."""
+        length, rows = self.language.max_new_tokens, self.config.forward_rows
+        return sample_in_parts(policy, prompts, length, rng, temperature, rows).tokens
+
+    def in_parts(self, function: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
+        """(n, ...) what `function` makes of tensors (n, ...), `forward_rows` at a time."""
+        return in_parts(function, self.config.forward_rows, *tensors)
 
     def groups(self, size: int) -> int:
         """How many groups of `size` completions a rollout has.

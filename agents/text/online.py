@@ -195,7 +195,9 @@ class OnlineLearner(TextLearner):
         if settings.references:
             prompts = torch.as_tensor(self.language.prompt_tokens, device=self.device)
             length = self.language.max_new_tokens
-            references = References.sample(self.reference, prompts, settings.references, length, rng)
+            references = References.sample(
+                self.reference, prompts, settings.references, length, rng, settings.forward_rows
+            )
         if hasattr(reward, "compare"):
             if references is None:
                 raise ValueError(
@@ -211,6 +213,7 @@ class OnlineLearner(TextLearner):
             references=references,
             options={} if stepwise else settings.transform_options,
             aggregate_options=settings.aggregate_options,
+            **({} if settings.forward_rows is None else {"batch": settings.forward_rows}),
         )
 
     @property
@@ -235,9 +238,9 @@ class OnlineLearner(TextLearner):
             proxy = self.transformed.aggregated(*read)
             rewards = self.transformed.shaped(proxy, written.prompts)
         if self.stepwise is not None:
-            tokens = self.stepwise(*read)
+            tokens = self.in_parts(self.stepwise, *read)
             rewards = tokens.sum(-1)
-        logps, reference_logps = self.writer.logprobs(*read), self.reference.logprobs(*read)
+        logps, reference_logps = (self.in_parts(model.logprobs, *read) for model in (self.writer, self.reference))
         experience = Experience(*read, written.mask, logps, reference_logps, proxy, rewards, tokens)
         return replace(experience, targets=self._targets(experience))
 

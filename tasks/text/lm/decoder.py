@@ -10,7 +10,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from prefenvs.tasks.text.lm import single_row
-from prefenvs.tasks.text.lm.sampling import Completions, completion_mask, draw_completions, token_logprobs, writable
+from prefenvs.tasks.text.lm.sampling import (
+    Completions,
+    Draws,
+    completion_mask,
+    draw_completions,
+    token_logprobs,
+    writable,
+)
 
 Step = Callable[[Tensor, int, Tensor | None], Tensor]
 """From a stream (n, width), its position and a mask of positions to read, or None for all, to the next stream."""
@@ -172,9 +179,7 @@ class Decoder(nn.Module):
         return torch.where(mask, token_logprobs(self.logits(prompts, completions), completions, temperature), 0.0)
 
     @torch.inference_mode()
-    def sample(
-        self, prompts: Tensor, max_new_tokens: int, rng: torch.Generator, temperature: float = 1.0
-    ) -> Completions:
+    def sample(self, prompts: Tensor, max_new_tokens: int, rng: Draws, temperature: float = 1.0) -> Completions:
         """Draw a completion of each prompt.
 
         Args:

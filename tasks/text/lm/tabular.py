@@ -8,7 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from prefenvs.tasks.text.language import Language
-from prefenvs.tasks.text.lm.sampling import Completions, completion_mask, draw_completions, token_logprobs, writable
+from prefenvs.tasks.text.lm.sampling import (
+    Completions,
+    Draws,
+    completion_mask,
+    draw_completions,
+    token_logprobs,
+    writable,
+)
 
 LARGEST = 1_000_000
 """Entries that the look-up of prompts may have."""
@@ -96,9 +103,7 @@ class Tabular(nn.Module):
         return torch.where(mask, token_logprobs(self.logits(prompts, completions), completions, temperature), 0.0)
 
     @torch.no_grad()
-    def sample(
-        self, prompts: Tensor, max_new_tokens: int, rng: torch.Generator, temperature: float = 1.0
-    ) -> Completions:
+    def sample(self, prompts: Tensor, max_new_tokens: int, rng: Draws, temperature: float = 1.0) -> Completions:
         """Draw a completion of each prompt; see `Decoder.sample`."""
         number = self._number(prompts)
         code = torch.zeros_like(number)

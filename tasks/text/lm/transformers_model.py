@@ -13,7 +13,14 @@ from torch.nn import functional as F
 
 from prefenvs.tasks.product import is_large, linear
 from prefenvs.tasks.text.lm.decoder import Decoder
-from prefenvs.tasks.text.lm.sampling import Completions, completion_mask, draw_completions, token_logprobs, writable
+from prefenvs.tasks.text.lm.sampling import (
+    Completions,
+    Draws,
+    completion_mask,
+    draw_completions,
+    token_logprobs,
+    writable,
+)
 
 
 class TransformersModel(nn.Module):
@@ -119,9 +126,7 @@ class TransformersModel(nn.Module):
         return torch.where(mask, token_logprobs(self.logits(prompts, completions), completions, temperature), 0.0)
 
     @torch.no_grad()
-    def sample(
-        self, prompts: Tensor, max_new_tokens: int, rng: torch.Generator, temperature: float = 1.0
-    ) -> Completions:
+    def sample(self, prompts: Tensor, max_new_tokens: int, rng: Draws, temperature: float = 1.0) -> Completions:
         """Draw a completion of each prompt; `temperature` 0 takes the likeliest token."""
         width = prompts.shape[1]
         mask = F.pad((prompts != self.pad).cumsum(1) > 0, (0, max_new_tokens), value=True).long()

@@ -8,14 +8,18 @@ import pytest
 import torch
 
 import prefenvs
-from prefenvs.agents.reward_models.text import PairwisePreference
+from prefenvs.agents.reward_models.text import BradleyTerryReward, PairwisePreference
+from prefenvs.agents.text.direct import DirectAlignment
+from prefenvs.agents.text.evaluation import evaluate_text
 from prefenvs.agents.text.exact import completion_probabilities
 from prefenvs.agents.text.fine_tuning import BestOfN, RewardWeighted
 from prefenvs.agents.text.grpo import GRPO, GRPO_VARIANTS, GRPOConfig
+from prefenvs.agents.text.online import OnlineLearner
 from prefenvs.agents.text.p3o import P3O, P3OConfig
 from prefenvs.agents.text.ppo import TokenPPO, TokenPPOConfig
 from prefenvs.agents.text.rewards import TextPreferenceConfig
 from prefenvs.agents.text.rloo import RLOO, RLOOConfig
+from prefenvs.agents.text.rso import RSO
 from prefenvs.tasks.text.enumerable import TextEnum
 from prefenvs.tasks.text.lm import Decoder, Tabular
 
@@ -98,6 +102,37 @@ def test_the_same_seed_gives_the_same_numbers_and_a_resumed_run_those_of_an_unbr
     assert resumed.beta == unbroken.beta != config.beta
     assert resumed.num_timesteps == unbroken.num_timesteps == 160
     assert not same(made(cls, **settings, seed=1).learn(32 * 5), unbroken)
+
+
+@pytest.mark.parametrize("cls", [*METHODS, BestOfN, DirectAlignment, RSO])
+def test_forward_rows_bounds_every_pass_without_gradient_and_changes_no_number(cls, monkeypatch):
+    """A table, whose numbers do not depend on how many are looked up at a time."""
+    config, seen, found = {"learning_rate": 1e-2}, [], []
+    if cls is RSO:
+        config |= {"pairs": 40, "candidates": 8}
+    if issubclass(cls, OnlineLearner):
+        config |= {"transform": "par", "references": 4}
+    for name in ("sample", "logprobs", "hidden"):
+        method = getattr(Tabular, name)
+
+        def counted(model, prompts, *arguments, method=method, draws=name == "sample", **options):
+            seen.extend([len(prompts)] * (draws or not torch.is_grad_enabled()))
+            return method(model, prompts, *arguments, **options)
+
+        monkeypatch.setattr(Tabular, name, counted)
+    for rows in (None, 10):
+        seen.clear()
+        settings = {"config": cls.config_class(**config, forward_rows=rows), "device": "cpu"}
+        settings |= {"loss": "xpo"} if cls is DirectAlignment else {}
+        scores = BradleyTerryReward(table(seed=1), rng=torch.Generator().manual_seed(0))
+        learner = cls(table(), envs(budget=60), reward=scores, **settings).learn(64)
+        found.append((learner, evaluate_text(learner, "prefenvs/TextEnum-v0", 64), max(seen)))
+    (whole, before, most), (parts, after, bound) = found
+    assert same(whole, parts)
+    assert before == after
+    assert bound <= 10 < most
+    with pytest.raises(ValueError, match="forward_rows=0, expected at least 1"):
+        cls(table(), envs(), config=cls.config_class(forward_rows=0))
 
 
 @pytest.mark.parametrize("variant", GRPO_VARIANTS)

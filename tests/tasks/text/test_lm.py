@@ -9,7 +9,16 @@ import torch
 
 from prefenvs.tasks.text import language_of
 from prefenvs.tasks.text.enumerable import TextEnum, all_completions
-from prefenvs.tasks.text.lm import Decoder, as_gpt2, completion_mask, pretrain, sampling, single_row
+from prefenvs.tasks.text.lm import (
+    Decoder,
+    as_gpt2,
+    completion_mask,
+    in_parts,
+    pretrain,
+    sample_in_parts,
+    sampling,
+    single_row,
+)
 from prefenvs.tasks.text.lm.pretraining import sft_loss
 
 SMALL = {"layers": 2, "width": 16, "heads": 2}
@@ -178,6 +187,19 @@ def test_one_sample_does_not_depend_on_when_another_ends(model):
     model.sample(PROMPTS, 8, rng)
     Decoder(6, 12, **SMALL)
     assert torch.equal(torch.get_rng_state(), before), "nothing draws from torch's global generator"
+
+
+@pytest.mark.parametrize("rows", [1, 3, 8])
+def test_written_and_scored_in_parts_are_the_same_completions(model, rows):
+    prompts, rngs = PROMPTS.repeat(4, 1), [torch.Generator().manual_seed(1) for _ in range(2)]
+    whole = model.sample(prompts, 6, rngs[0])
+    parts = sample_in_parts(model, prompts, 6, rngs[1], rows=rows)
+    assert torch.equal(parts.tokens, whole.tokens)
+    assert torch.equal(parts.mask, whole.mask)
+    torch.testing.assert_close(parts.logprobs, whole.logprobs, atol=1e-5, rtol=1e-5)
+    assert torch.equal(rngs[0].get_state(), rngs[1].get_state())
+    scored = in_parts(model.logprobs, rows, prompts, whole.tokens)
+    torch.testing.assert_close(scored, model.logprobs(prompts, whole.tokens), atol=1e-5, rtol=1e-5)
 
 
 def test_how_often_it_is_looked_whether_all_have_ended_changes_nothing(model, monkeypatch):
