@@ -17,6 +17,7 @@ from stable_baselines3.common.utils import configure_logger, get_device
 from torch import Tensor, nn
 
 from prefenvs.agents.checkpoint import Arrays
+from prefenvs.agents.reward_models.text.scalar import lean_copy
 from prefenvs.agents.text.progress import ProgressBar
 from prefenvs.agents.text.rewards import TextPreferenceConfig
 from prefenvs.agents.text.rollouts import Written, prompts_of, write
@@ -63,7 +64,8 @@ class TextLearner:
         """Make a learner.
 
         Args:
-            policy: "decoder", pre-trained on the task's demonstrations, or any LanguageModel, trained in place.
+            policy: "decoder", pre-trained on the task's demonstrations, or any LanguageModel, trained in place. What is
+                frozen of it, as LoRA does, is shared with the reference and stays frozen.
             env: from `gym.make_vec("prefenvs/...", num_envs=N, view="completion")`: N completions a rollout.
             config: settings of the method, `config_class`.
             preferences: what to ask, and how to fit a reward to the answers where the method needs one.
@@ -90,7 +92,7 @@ class TextLearner:
             raise ValueError(f"policy={policy!r} is not known. Expected 'decoder' or a LanguageModel.")
         model = pretrain(self.language, seed=seed, **self.policy_kwargs) if isinstance(policy, str) else policy
         self.policy: Any = model.to(self.device)
-        self.reference: Any = copy.deepcopy(model).requires_grad_(False)
+        self.reference: Any = lean_copy(model).requires_grad_(False)
         """The policy at the beginning, which stays."""
         self.num_timesteps = 0
         self.tensorboard_log = tensorboard_log
@@ -100,7 +102,9 @@ class TextLearner:
         self._steps: dict[str, list[Tensor]] = {}
         self.rng = torch.Generator().manual_seed(seed)
         """Of prompts, completions and minibatches; on the CPU, so that they do not depend on the device."""
-        self.optimizer = torch.optim.Adam([{"params": list(module.parameters())} for module in self.trained().values()])
+        self.optimizer = torch.optim.Adam(
+            [{"params": [p for p in module.parameters() if p.requires_grad]} for module in self.trained().values()]
+        )
         self.envs.reset(seed=seed)
 
     # What a subclass fills.
@@ -291,6 +295,18 @@ class TextLearner:
     def in_parts(self, function: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
         """(n, ...) what `function` makes of tensors (n, ...), `forward_rows` at a time."""
         return in_parts(function, self.config.forward_rows, *tensors)
+
+    @property
+    def trunk(self) -> Any:
+        """The reference as reward models start from it: what learns of the policy alone is to learn of their copies."""
+        learns = {name: parameter.requires_grad for name, parameter in self.policy.named_parameters()}
+        if all(learns.values()) or not any(learns.values()):
+            return self.reference  # all of which learns in their copies
+        kept = {id(p): p for name, p in self.reference.named_parameters() if not learns[name]}
+        trunk = copy.deepcopy(self.reference, kept)
+        for name, parameter in trunk.named_parameters():
+            parameter.requires_grad_(learns[name])
+        return trunk
 
     def groups(self, size: int) -> int:
         """How many groups of `size` completions a rollout has.

@@ -181,7 +181,7 @@ class OnlineLearner(TextLearner):
         rng = torch.Generator().manual_seed(self.seed + 1)  # not the learner's own, so that a resumed run can ask again
         if self.reward is None and not self.sees_true_reward:  # a loaded learner keeps what it has learned
             answered = ask_pairs(self, self.preferences.queries, rng)
-            self.reward, self.report = learn_reward(self.reference, *answered, self.preferences, rng)
+            self.reward, self.report = learn_reward(self.trunk, *answered, self.preferences, rng)
             self._learned_reward = True
         if self.reward is not None:
             self.transformed = self._transformed(torch.Generator().manual_seed(self.seed + 2))
@@ -308,7 +308,7 @@ class OnlineLearner(TextLearner):
     def _load_own_state(self, state: Arrays) -> None:
         self.beta = float(state["beta"])
         if reward := under("reward", state):
-            model = new_reward_model(self.reference, self.preferences, torch.Generator())  # whose draws are replaced
+            model = new_reward_model(self.trunk, self.preferences, torch.Generator())  # whose draws are replaced
             load_module(model.requires_grad_(False), reward)
             self.reward, self._learned_reward = model, True
         self._prepared = False  # so that references are scored by this reward; nothing is asked again

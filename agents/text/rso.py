@@ -48,7 +48,7 @@ class RSO(DirectAlignment):
     def _collect(self, rng: torch.Generator) -> PreferencePairs:
         if self.reward is None:
             answered = ask_pairs(self, self.preferences.queries, rng)
-            self.reward, self.report = learn_reward(self.reference, *answered, self.preferences, rng)
+            self.reward, self.report = learn_reward(self.trunk, *answered, self.preferences, rng)
         known = torch.as_tensor(self.language.prompts("train"))
         parts = []
         for part in torch.randint(len(known), (self.config.pairs,), generator=rng).split(256):

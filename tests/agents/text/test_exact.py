@@ -41,14 +41,13 @@ def test_given_rewards_and_guides_are_moved_to_the_device_of_the_learner():
     """Meta tensors have no values, and refuse to be looked up in a table on the CPU as a GPU's do."""
     task, where = TextBandit(), {"device": "meta"}
     envs = gym.make_vec("prefenvs/TextBandit-v0", num_envs=8, view="completion", budget=10)
-    policy, guide = (Tabular.of(task.language, seed=seed) for seed in range(2))
     shown = torch.empty(4, 2, dtype=torch.int64, **where), torch.empty(4, 1, dtype=torch.int64, **where)
-    trunk = Decoder(task.language.vocab_size, 3, layers=1, width=8, heads=2)
+    policy, guide, trunk = (Decoder(task.language.vocab_size, 3, layers=1, width=8, heads=2) for _ in range(3))
     for reward in (TableReward(task, task.reward_table()), BradleyTerryReward(trunk, rng=torch.Generator())):
-        RLOO(Tabular.of(task.language), envs, reward=reward, **where)
+        RLOO(policy, envs, reward=reward, **where)
         assert score(reward, *shown).device.type == "meta"
     DirectAlignment(policy, envs, loss="tgdpo", guide=guide, reward=TableReward(task, task.reward_table()), **where)
-    assert guide.table.device.type == "meta"
+    assert guide.words.device.type == "meta"
     assert score(lambda prompts, completions: torch.zeros(4, dtype=torch.float64), *shown).device.type == "meta"
 
 

@@ -13,6 +13,7 @@ from prefenvs.agents.text.pair_logps import pair_logps, with_reference
 from prefenvs.agents.text.ppo import TokenPPO
 from prefenvs.agents.text.preference_pairs import PreferencePairs
 from prefenvs.agents.text.rewards import TextPreferenceConfig
+from prefenvs.agents.text.rso import RSO
 from prefenvs.tasks.text.lm import TransformersModel
 from prefenvs.tasks.text.lm.transformers_model import with_lora
 
@@ -33,7 +34,8 @@ def gpt2(lora=False):
 
 def made(cls, policy):
     envs = gym.make_vec("prefenvs/TextEnum-v0", num_envs=32, view="completion", budget=64)
-    return cls(policy, envs, preferences=ASK, config=cls.config_class(learning_rate=1e-2), seed=0, device="cpu")
+    few = {"pairs": 40, "candidates": 8} if cls is RSO else {}
+    return cls(policy, envs, preferences=ASK, config=cls.config_class(learning_rate=1e-2, **few), seed=0, device="cpu")
 
 
 def changed(model, before):
@@ -82,15 +84,27 @@ def test_a_policy_of_bfloat16_that_is_its_reference_has_margin_0():
     assert torch.equal(pair_logps(model, model, pairs).margin, torch.zeros(64))
 
 
-@pytest.mark.parametrize("cls", LEARNERS)
-def test_with_lora_the_small_matrices_are_trained_alone_by_policy_and_critic(cls):
+@pytest.mark.parametrize("cls", [*LEARNERS, RSO])
+def test_with_lora_the_small_matrices_are_trained_alone_by_policy_critic_and_reward_and_the_rest_is_shared(
+    cls, tmp_path
+):
     learner = made(cls, gpt2(lora=True))
-    models = [learner.policy, *([learner.critic.trunk] if cls is TokenPPO else [])]
-    before = [{name: weight.detach().clone() for name, weight in model.named_parameters()} for model in models]
+    before = {name: weight.detach().clone() for name, weight in learner.policy.named_parameters()}
     learner.learn(96)
-    for model, weights in zip(models, before, strict=True):
-        moved = changed(model, weights)
+    models = [learner.policy, *([learner.critic.trunk] if cls is TokenPPO else [])]
+    models += [learner.reward.stream.trunk] if learner.reward else []
+    for model in models:
+        moved = changed(model, before)
         assert moved and all("lora_" in name for name in moved)
+    assert not changed(learner.reference, before)
+    for name, weight in learner.reference.named_parameters():
+        assert all((model.get_parameter(name) is weight) == ("lora_" not in name) for model in models), name
+    learner.save(tmp_path / "agent")
+    loaded = cls.load(tmp_path / "agent", learner.envs, policy=gpt2(lora=True), device="cpu")
+    prompts, completions = torch.tensor([[1, 2]]), torch.tensor([[3, 1, 0, 0]])
+    assert not changed(loaded.policy, dict(learner.policy.named_parameters()))
+    if cls in (GRPO, TokenPPO):
+        assert torch.equal(*(model.proxy(prompts, completions) for model in (learner, loaded)))
 
 
 def test_lora_without_peft_says_what_to_install(monkeypatch):
