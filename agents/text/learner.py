@@ -23,6 +23,7 @@ from prefenvs.agents.text.rewards import TextPreferenceConfig
 from prefenvs.agents.text.rollouts import Written, prompts_of, write
 from prefenvs.agents.text.saving import learner_state, load_learner_state, read_learner, save_learner
 from prefenvs.tasks.text import language_of
+from prefenvs.tasks.text.language import Language
 from prefenvs.tasks.text.lm import in_parts, pretrain, sample_in_parts
 
 
@@ -76,8 +77,10 @@ class TextLearner:
             verbose: 1 prints what is logged.
 
         Raises:
-            TypeError: for an environment that does not write whole completions in batches, or another kind of config.
-            ValueError: for settings out of their range.
+            TypeError: for an environment that does not write whole completions in batches, another kind of config, or a
+                policy that is no LanguageModel.
+            ValueError: for settings out of their range, or a policy with another end, padding or number of tokens than
+                the task's language.
         """
         self.config = self.config_class() if config is None else config
         self.preferences = preferences or TextPreferenceConfig()
@@ -91,6 +94,7 @@ class TextLearner:
         if isinstance(policy, str) and policy != "decoder":
             raise ValueError(f"policy={policy!r} is not known. Expected 'decoder' or a LanguageModel.")
         model = pretrain(self.language, seed=seed, **self.policy_kwargs) if isinstance(policy, str) else policy
+        _check_policy(model, self.language)
         self.policy: Any = model.to(self.device)
         self.reference: Any = lean_copy(model).requires_grad_(False)
         """The policy at the beginning, which stays."""
@@ -372,6 +376,25 @@ def _checked(env: Any) -> Any:
             "your own such an id."
         )
     return envs
+
+
+def _check_policy(model: Any, language: Language) -> None:
+    """Refuse a model that cannot write and score the task's language, before anything is asked."""
+    facts = {name: getattr(language, name) for name in ("eos", "pad", "vocab_size")}
+    made = f"TransformersModel(model, {', '.join(f'{name}={value}' for name, value in facts.items())})"
+    lacks = [name for name in ("sample", "logprobs", *facts) if not hasattr(model, name)]
+    if lacks:
+        raise TypeError(
+            f"policy is a {type(model).__name__}, expected a LanguageModel: it has no {', '.join(lacks)}. A causal "
+            f"language model of transformers becomes one by {made}."
+        )
+    other = [name for name, value in facts.items() if getattr(model, name) != value]
+    if other:
+        raise ValueError(
+            f"policy has {', '.join(f'{name}={getattr(model, name)}' for name in other)}, expected "
+            f"{', '.join(f'{name}={facts[name]}' for name in other)} as the task's language has. Make it with these, "
+            f"for a model of transformers by {made}."
+        )
 
 
 def _as_callback(callback: Any) -> BaseCallback | None:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from prefenvs.agents.reward_models.text import WordPairs
 from prefenvs.agents.text.direct import DirectAlignment
 from prefenvs.agents.text.grpo import GRPO
 from prefenvs.agents.text.pair_logps import pair_logps, with_reference
@@ -105,6 +106,20 @@ def test_with_lora_the_small_matrices_are_trained_alone_by_policy_critic_and_rew
     assert not changed(loaded.policy, dict(learner.policy.named_parameters()))
     if cls in (GRPO, TokenPPO):
         assert torch.equal(*(model.proxy(prompts, completions) for model in (learner, loaded)))
+
+
+def test_a_model_that_cannot_write_the_language_is_refused_with_how_to_show_it():
+    made_by = r"TransformersModel\(model, eos=0, pad=0, vocab_size=4\)"
+    with pytest.raises(TypeError, match=rf"GPT2LMHeadModel, .* has no sample, logprobs, eos, pad, .* {made_by}"):
+        made(GRPO, gpt2().model)
+    with pytest.raises(TypeError, match=r"WordPairs, .* has no sample, logprobs\."):
+        made(GRPO, WordPairs(4))
+    for other, told in (
+        ({"eos": 3}, "eos=3, expected eos=0"),
+        ({"vocab_size": 3}, "vocab_size=3, expected vocab_size=4"),
+    ):
+        with pytest.raises(ValueError, match=rf"{told} as the task's language has.* {made_by}"):
+            made(DirectAlignment, TransformersModel(gpt2().model, **{"eos": 0, "pad": 0, **other}))
 
 
 def test_lora_without_peft_says_what_to_install(monkeypatch):
