@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +36,8 @@ class TextConfig:
     """Adam's; "lin_1e-3" falls linearly to 0 over the run."""
     max_grad_norm: float = 1.0
     """Gradients longer than this are shortened to it."""
+    warmup: float = 0.0
+    """Share of the run over which learning rates rise linearly from 0, before they stay or fall."""
     forward_rows: int | None = None
     """Completions that are written or scored at a time where no gradient is taken, to bound memory; None for all of
     them. Draws do not depend on it, numbers but by rounding."""
@@ -88,6 +91,9 @@ class TextLearner:
             raise TypeError(f"config={config!r} is not a {self.config_class.__name__}.")
         if self.config.forward_rows is not None and self.config.forward_rows < 1:
             raise ValueError(f"forward_rows={self.config.forward_rows}, expected at least 1, or None for all at once.")
+        self._schedules = [_schedule(rate) for rate in self._rates()]
+        if not 0.0 <= self.config.warmup < 1.0:
+            raise ValueError(f"warmup={self.config.warmup}, expected a share of the run in [0, 1).")
         self.envs, self.language = _checked(env), language_of(env)
         self.device, self.seed, self.verbose = get_device(device), seed, verbose
         self.policy_kwargs = dict(policy_kwargs or {})
@@ -286,10 +292,16 @@ class TextLearner:
             if isinstance(part, nn.Module):
                 part.to(self.device)
 
-    def write(self, prompt_ids: np.ndarray, policy: Any = None, rng: torch.Generator | None = None) -> Written:
+    def write(
+        self,
+        prompt_ids: np.ndarray,
+        policy: Any = None,
+        rng: torch.Generator | None = None,
+        temperature: float = 1.0,
+    ) -> Written:
         """Complete prompts (N,) in the environments, with the policy of this learner unless another is given."""
         rows = self.config.forward_rows
-        return write(self.envs, self.language, policy or self.policy, prompt_ids, rng or self.rng, rows)
+        return write(self.envs, self.language, policy or self.policy, prompt_ids, rng or self.rng, temperature, rows)
 
     def sample(self, policy: Any, prompts: Tensor, rng: torch.Generator, temperature: float = 1.0) -> Tensor:
         """(n, T) completions of prompts (n, P) by a policy, `forward_rows` at a time."""
@@ -358,10 +370,12 @@ class TextLearner:
         return [self.config.learning_rate]
 
     def _set_learning_rate(self) -> None:
-        left = 1.0 - self.num_timesteps / self._total_timesteps
-        for group, rate in zip(self.optimizer.param_groups, self._rates(), strict=True):
-            linear = isinstance(rate, str)
-            group["lr"] = float(str(rate).removeprefix("lin_")) * (left if linear else 1.0)
+        done, warmup = self.num_timesteps / self._total_timesteps, self.config.warmup
+        for group, (rate, falls) in zip(self.optimizer.param_groups, self._schedules, strict=True):
+            if done < warmup:
+                group["lr"] = rate * done / warmup
+            else:
+                group["lr"] = rate * (1.0 - done) / (1.0 - warmup) if falls else rate
         self.logger.record("train/learning_rate", self.optimizer.param_groups[0]["lr"])
 
 
@@ -376,6 +390,24 @@ def _checked(env: Any) -> Any:
             "your own such an id."
         )
     return envs
+
+
+def _schedule(rate: float | str) -> tuple[float, bool]:
+    """A learning rate, and whether it falls to 0.
+
+    Raises:
+        ValueError: for what is neither a number nor "lin_" and one.
+    """
+    falls, number = isinstance(rate, str), str(rate)
+    if falls:
+        number = number.removeprefix("lin_") if number.startswith("lin_") else "nan"
+    try:
+        found = float(number)
+    except ValueError:
+        found = math.nan
+    if not 0.0 <= found < math.inf:
+        raise ValueError(f'learning rate {rate!r}, expected a number of at least 0, or "lin_1e-3" for one that falls.')
+    return found, falls
 
 
 def _check_policy(model: Any, language: Language) -> None:

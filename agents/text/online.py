@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -42,6 +44,9 @@ class OnlineConfig(TextConfig):
     """Passes over a rollout."""
     batch_size: int | None = None
     """Completions a gradient step, in whole groups; None for the whole rollout."""
+    temperature: float = 1.0
+    """Divides the logits of what is trained: rollouts are drawn and scored by it, under the reference too. `predict`
+    and evaluation draw at 1."""
     kl_controller: str = "fixed"
     """fixed, adaptive or adaptive_per_batch."""
     kl_target: float = 6.0
@@ -132,6 +137,8 @@ class OnlineLearner(TextLearner):
         super().__init__(policy, env, config=config, **learner)
         self.move(reward)
         settings = self.config
+        if not 0.0 < settings.temperature < math.inf:
+            raise ValueError(f"temperature={settings.temperature}, expected a number above 0.")
         if settings.kl_controller not in CONTROLLERS:
             raise unknown_name("kl_controller", settings.kl_controller, CONTROLLERS)
         self.beta = settings.beta
@@ -228,7 +235,7 @@ class OnlineLearner(TextLearner):
     @torch.no_grad()
     def roll_out(self) -> Experience:
         """Write completions of drawn prompts and score them."""
-        written = self.write(self.draw_prompts(self.config.group), self.writer)
+        written = self.write(self.draw_prompts(self.config.group), self.writer, temperature=self.config.temperature)
         read = (written.prompts, written.tokens)
         proxy = rewards = written.rewards
         tokens = None
@@ -240,16 +247,20 @@ class OnlineLearner(TextLearner):
         if self.stepwise is not None:
             tokens = self.in_parts(self.stepwise, *read)
             rewards = tokens.sum(-1)
-        logps, reference_logps = (self.in_parts(model.logprobs, *read) for model in (self.writer, self.reference))
+        logps, reference_logps = (self._logps(model, *read) for model in (self.writer, self.reference))
         experience = Experience(*read, written.mask, logps, reference_logps, proxy, rewards, tokens)
         return replace(experience, targets=self._targets(experience))
+
+    def _logps(self, model: Any, prompts: Tensor, tokens: Tensor) -> Tensor:
+        """(n, T) log-probabilities in nats at the temperature of the rollouts."""
+        return self.in_parts(partial(model.logprobs, temperature=self.config.temperature), prompts, tokens)
 
     def _iterate(self) -> None:
         experience = self.roll_out()
         for _ in range(self.config.epochs):
             for rows in self._minibatches(len(experience.proxy)):
                 batch = experience[rows]
-                logps = self.policy.logprobs(batch.prompts, batch.tokens)
+                logps = self.policy.logprobs(batch.prompts, batch.tokens, self.config.temperature)
                 loss = self._loss(batch, logps)
                 norm = self.descend(loss)
                 self._record(loss, norm, batch, logps.detach())

@@ -38,6 +38,7 @@ def write(
     policy: LanguageModel,
     prompt_ids: np.ndarray,
     rng: torch.Generator,
+    temperature: float = 1.0,
     rows: int | None = None,
 ) -> Written:
     """Let a policy complete prompts.
@@ -48,11 +49,12 @@ def write(
         policy: draws the completions.
         prompt_ids: (n,) numbers of the prompts.
         rng: of the draws.
+        temperature: divides the policy's logits.
         rows: completions that are written at a time; None for all.
     """
     device = next(policy.parameters()).device  # type: ignore[attr-defined]
     prompts = torch.as_tensor(language.prompt_tokens[prompt_ids], device=device)
-    written = sample_in_parts(policy, prompts, language.max_new_tokens, rng, rows=rows)
+    written = sample_in_parts(policy, prompts, language.max_new_tokens, rng, temperature, rows)
     before, _ = envs.reset(options={"prompt_id": prompt_ids})
     actions = written.tokens.cpu().numpy()
     after, rewards, terminated, truncated, infos = envs.step(actions)
