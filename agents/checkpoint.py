@@ -35,8 +35,8 @@ def under(prefix: str, state: Arrays) -> Arrays:
 
 
 def module_state(module: torch.nn.Module) -> Arrays:
-    """Weights and buffers as arrays."""
-    return {name: tensor.detach().cpu().numpy().copy() for name, tensor in module.state_dict().items()}
+    """Weights and buffers as arrays; those of bfloat16, which numpy lacks, as float32, and so without loss."""
+    return {name: _array(tensor) for name, tensor in module.state_dict().items()}
 
 
 def load_module(module: torch.nn.Module, state: Arrays) -> None:
@@ -55,7 +55,7 @@ def optimizer_state(optimizer: torch.optim.Optimizer) -> Arrays:
     """State of each parameter by its place."""
     saved = optimizer.state_dict()["state"]
     return {
-        f"{place}/{name}": torch.as_tensor(value).cpu().numpy().copy()
+        f"{place}/{name}": _array(torch.as_tensor(value))
         for place, values in saved.items()
         for name, value in values.items()
     }
@@ -68,6 +68,11 @@ def load_optimizer(optimizer: torch.optim.Optimizer, state: Arrays) -> None:
         place, _, name = key.partition("/")
         places.setdefault(int(place), {})[name] = torch.as_tensor(np.array(array))
     optimizer.load_state_dict({"state": places, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def _array(tensor: torch.Tensor) -> np.ndarray:
+    tensor = tensor.detach().cpu()
+    return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy().copy()
 
 
 def _optimizers(model: BaseAlgorithm) -> dict[str, torch.optim.Optimizer]:

@@ -38,9 +38,9 @@ def generator(kind: str, layers: int, width: int, batch: int, device: str):
         theirs.generation_config.eos_token_id = None
         settings = {"do_sample": True, "top_k": 0, "max_new_tokens": NEW, "pad_token_id": 0}
         return lambda: theirs.generate(prompts, attention_mask=torch.ones_like(prompts), **settings)
-    never = -1  # no token ends a completion
-    model = decoder if kind == "decoder" else TransformersModel(as_gpt2(decoder).to(device), eos=never, pad=0)
-    model.eos = never
+    never = -1  # no token ends or pads a completion
+    model = decoder if kind == "decoder" else TransformersModel(as_gpt2(decoder).to(device), eos=never, pad=never)
+    model.eos = model.pad = never
     return lambda: model.sample(prompts, NEW, rng)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -72,7 +73,8 @@ class DirectAlignment(TextLearner):
             loss: name in PAIR_LOSSES, "dpo" by default.
             config: settings.
             pairs: to learn from; None to ask the environment's teacher about what the reference writes.
-            reward: scores both completions, for losses that read scores (odpo, infonca).
+            reward: scores both completions, for losses that read scores (odpo, infonca). It and `guide` are moved to
+                the learner's device where they are modules.
             guide: a policy trained before, for the loss tgdpo.
             **learner: as TextLearner; of `preferences` only the number of queries counts.
 
@@ -88,6 +90,7 @@ class DirectAlignment(TextLearner):
             raise ValueError(f"loss={self.loss!r} reads {self.reads} and has none. Pass {missing[0]}=.")
         self.reward, self.guide, self.pairs = reward, guide, pairs
         super().__init__(policy, env, config=config, **learner)
+        self.move(reward, guide)
         self._kept = torch.zeros((), device=self.device)
         self._order = torch.zeros(0, dtype=torch.int64)
 
@@ -95,11 +98,10 @@ class DirectAlignment(TextLearner):
         rng = torch.Generator().manual_seed(self.seed + 1)  # not the learner's own, so that a resumed run can ask again
         pairs = (self._collect(rng) if self.pairs is None else self.pairs).to(self.device)
         if self.reads == "sampled" and pairs.sampled is None:
-            tokens = self.reference.sample(pairs.prompts, self.language.max_new_tokens, rng).tokens
-            pairs = PreferencePairs(**{**vars(pairs), "sampled": tokens})
+            pairs = PreferencePairs(**{**vars(pairs), "sampled": self.sample(self.reference, pairs.prompts, rng)})
         if self.reads == "scores" and pairs.scores is None:
-            assert self.reward is not None
-            both = [score(self.reward, pairs.prompts, side) for side in (pairs.chosen, pairs.rejected)]
+            reward, sides = partial(score, self.reward), (pairs.chosen, pairs.rejected)
+            both = [self.in_parts(reward, pairs.prompts, side) for side in sides]
             pairs = PreferencePairs(**{**vars(pairs), "scores": torch.stack(both, 1)})
         if self.loss == "odpo":  # it reads how much better the chosen one is
             assert pairs.scores is not None
@@ -108,7 +110,9 @@ class DirectAlignment(TextLearner):
             pairs = pairs[pairs.weight == 1]
         if not len(pairs):
             raise ValueError("there is no pair to learn from: all questions were skipped, tied or left out.")
-        self.pairs = with_reference(self.reference, pairs)
+        rows = self.config.forward_rows
+        batch = {} if rows is None else {"batch": max(1, rows // 3)}  # of up to three completions each
+        self.pairs = with_reference(self.reference, pairs, **batch)
 
     def _collect(self, rng: torch.Generator) -> PreferencePairs:
         """The pairs to learn from, where none were given."""
@@ -116,7 +120,7 @@ class DirectAlignment(TextLearner):
 
     def proxy(self, prompts: Tensor, completions: Tensor) -> Tensor | None:
         """(n,) reward of completions, where there is one."""
-        return None if self.reward is None else score(self.reward, prompts, completions)
+        return None if self.reward is None else self.in_parts(partial(score, self.reward), prompts, completions)
 
     def _iterate(self) -> None:
         pairs = self._next_batch()

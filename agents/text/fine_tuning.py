@@ -105,7 +105,7 @@ class BestOfN(OnlineLearner):
             raise ValueError("there is no reward model yet: call learn() or prepare() first.")
         count = self.config.group
         repeated = prompts.repeat_interleave(count, 0)
-        tokens = self.policy.sample(repeated, self.language.max_new_tokens, rng).tokens
+        tokens = self.sample(self.policy, repeated, rng)
         best = self.transformed.aggregated(repeated, tokens).reshape(-1, count).argmax(-1)
         return tokens.reshape(len(prompts), count, -1)[torch.arange(len(prompts), device=best.device), best]
 

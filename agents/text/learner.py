@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -17,12 +18,14 @@ from stable_baselines3.common.utils import configure_logger, get_device
 from torch import Tensor, nn
 
 from prefenvs.agents.checkpoint import Arrays
+from prefenvs.agents.reward_models.text.scalar import lean_copy
 from prefenvs.agents.text.progress import ProgressBar
 from prefenvs.agents.text.rewards import TextPreferenceConfig
 from prefenvs.agents.text.rollouts import Written, prompts_of, write
 from prefenvs.agents.text.saving import learner_state, load_learner_state, read_learner, save_learner
 from prefenvs.tasks.text import language_of
-from prefenvs.tasks.text.lm import pretrain
+from prefenvs.tasks.text.language import Language
+from prefenvs.tasks.text.lm import in_parts, pretrain, sample_in_parts
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,11 @@ class TextConfig:
     """Adam's; "lin_1e-3" falls linearly to 0 over the run."""
     max_grad_norm: float = 1.0
     """Gradients longer than this are shortened to it."""
+    warmup: float = 0.0
+    """Share of the run over which learning rates rise linearly from 0, before they stay or fall."""
+    forward_rows: int | None = None
+    """Completions that are written or scored at a time where no gradient is taken, to bound memory; None for all of
+    them. Draws do not depend on it, numbers but by rounding."""
 
 
 class TextLearner:
@@ -60,7 +68,8 @@ class TextLearner:
         """Make a learner.
 
         Args:
-            policy: "decoder", pre-trained on the task's demonstrations, or any LanguageModel, trained in place.
+            policy: "decoder", pre-trained on the task's demonstrations, or any LanguageModel, trained in place. What is
+                frozen of it, as LoRA does, is shared with the reference and stays frozen.
             env: from `gym.make_vec("prefenvs/...", num_envs=N, view="completion")`: N completions a rollout.
             config: settings of the method, `config_class`.
             preferences: what to ask, and how to fit a reward to the answers where the method needs one.
@@ -71,20 +80,29 @@ class TextLearner:
             verbose: 1 prints what is logged.
 
         Raises:
-            TypeError: for an environment that does not write whole completions in batches, or another kind of config.
+            TypeError: for an environment that does not write whole completions in batches, another kind of config, or a
+                policy that is no LanguageModel.
+            ValueError: for settings out of their range, or a policy with another end, padding or number of tokens than
+                the task's language.
         """
         self.config = self.config_class() if config is None else config
         self.preferences = preferences or TextPreferenceConfig()
         if not isinstance(self.config, self.config_class):
             raise TypeError(f"config={config!r} is not a {self.config_class.__name__}.")
+        if self.config.forward_rows is not None and self.config.forward_rows < 1:
+            raise ValueError(f"forward_rows={self.config.forward_rows}, expected at least 1, or None for all at once.")
+        self._schedules = [_schedule(rate) for rate in self._rates()]
+        if not 0.0 <= self.config.warmup < 1.0:
+            raise ValueError(f"warmup={self.config.warmup}, expected a share of the run in [0, 1).")
         self.envs, self.language = _checked(env), language_of(env)
         self.device, self.seed, self.verbose = get_device(device), seed, verbose
         self.policy_kwargs = dict(policy_kwargs or {})
         if isinstance(policy, str) and policy != "decoder":
             raise ValueError(f"policy={policy!r} is not known. Expected 'decoder' or a LanguageModel.")
         model = pretrain(self.language, seed=seed, **self.policy_kwargs) if isinstance(policy, str) else policy
+        _check_policy(model, self.language)
         self.policy: Any = model.to(self.device)
-        self.reference: Any = copy.deepcopy(model).requires_grad_(False)
+        self.reference: Any = lean_copy(model).requires_grad_(False)
         """The policy at the beginning, which stays."""
         self.num_timesteps = 0
         self.tensorboard_log = tensorboard_log
@@ -94,7 +112,9 @@ class TextLearner:
         self._steps: dict[str, list[Tensor]] = {}
         self.rng = torch.Generator().manual_seed(seed)
         """Of prompts, completions and minibatches; on the CPU, so that they do not depend on the device."""
-        self.optimizer = torch.optim.Adam([{"params": list(module.parameters())} for module in self.trained().values()])
+        self.optimizer = torch.optim.Adam(
+            [{"params": [p for p in module.parameters() if p.requires_grad]} for module in self.trained().values()]
+        )
         self.envs.reset(seed=seed)
 
     # What a subclass fills.
@@ -200,8 +220,7 @@ class TextLearner:
 
     def complete(self, prompts: Tensor, rng: torch.Generator, *, deterministic: bool = False) -> Tensor:
         """(n, T) completions of prompts (n, P)."""
-        temperature = 0.0 if deterministic else 1.0
-        return self.policy.sample(prompts, self.language.max_new_tokens, rng, temperature).tokens
+        return self.sample(self.policy, prompts, rng, temperature=0.0 if deterministic else 1.0)
 
     def proxy(self, prompts: Tensor, completions: Tensor) -> Tensor | None:
         """(n,) reward of completions (n, T) that this learner is trained on; None where there is none."""
@@ -210,7 +229,10 @@ class TextLearner:
     @torch.no_grad()
     def log_ratios(self, prompts: Tensor, completions: Tensor) -> Tensor:
         """(n,) log pi/ref in nats of completions (n, T) that this learner wrote; their mean estimates the KL."""
-        return (self.policy.logprobs(prompts, completions) - self.reference.logprobs(prompts, completions)).sum(-1)
+        policy, reference = (
+            self.in_parts(model.logprobs, prompts, completions) for model in (self.policy, self.reference)
+        )
+        return (policy - reference).sum(-1)
 
     def save(self, path: str | Path) -> None:
         """Write a zip of JSON and safetensors: settings, policy, reference, optimiser and generators."""
@@ -264,9 +286,43 @@ class TextLearner:
 
     # What subclasses are made of.
 
-    def write(self, prompt_ids: np.ndarray, policy: Any = None, rng: torch.Generator | None = None) -> Written:
+    def move(self, *parts: Any) -> None:
+        """Move those of the parts that are modules to the learner's device."""
+        for part in parts:
+            if isinstance(part, nn.Module):
+                part.to(self.device)
+
+    def write(
+        self,
+        prompt_ids: np.ndarray,
+        policy: Any = None,
+        rng: torch.Generator | None = None,
+        temperature: float = 1.0,
+    ) -> Written:
         """Complete prompts (N,) in the environments, with the policy of this learner unless another is given."""
-        return write(self.envs, self.language, policy or self.policy, prompt_ids, rng or self.rng)
+        rows = self.config.forward_rows
+        return write(self.envs, self.language, policy or self.policy, prompt_ids, rng or self.rng, temperature, rows)
+
+    def sample(self, policy: Any, prompts: Tensor, rng: torch.Generator, temperature: float = 1.0) -> Tensor:
+        """(n, T) completions of prompts (n, P) by a policy, `forward_rows` at a time."""
+        length, rows = self.language.max_new_tokens, self.config.forward_rows
+        return sample_in_parts(policy, prompts, length, rng, temperature, rows).tokens
+
+    def in_parts(self, function: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
+        """(n, ...) what `function` makes of tensors (n, ...), `forward_rows` at a time."""
+        return in_parts(function, self.config.forward_rows, *tensors)
+
+    @property
+    def trunk(self) -> Any:
+        """The reference as reward models start from it: what learns of the policy alone is to learn of their copies."""
+        learns = {name: parameter.requires_grad for name, parameter in self.policy.named_parameters()}
+        if all(learns.values()) or not any(learns.values()):
+            return self.reference  # all of which learns in their copies
+        kept = {id(p): p for name, p in self.reference.named_parameters() if not learns[name]}
+        trunk = copy.deepcopy(self.reference, kept)
+        for name, parameter in trunk.named_parameters():
+            parameter.requires_grad_(learns[name])
+        return trunk
 
     def groups(self, size: int) -> int:
         """How many groups of `size` completions a rollout has.
@@ -314,10 +370,12 @@ class TextLearner:
         return [self.config.learning_rate]
 
     def _set_learning_rate(self) -> None:
-        left = 1.0 - self.num_timesteps / self._total_timesteps
-        for group, rate in zip(self.optimizer.param_groups, self._rates(), strict=True):
-            linear = isinstance(rate, str)
-            group["lr"] = float(str(rate).removeprefix("lin_")) * (left if linear else 1.0)
+        done, warmup = self.num_timesteps / self._total_timesteps, self.config.warmup
+        for group, (rate, falls) in zip(self.optimizer.param_groups, self._schedules, strict=True):
+            if done < warmup:
+                group["lr"] = rate * done / warmup
+            else:
+                group["lr"] = rate * (1.0 - done) / (1.0 - warmup) if falls else rate
         self.logger.record("train/learning_rate", self.optimizer.param_groups[0]["lr"])
 
 
@@ -332,6 +390,43 @@ def _checked(env: Any) -> Any:
             "your own such an id."
         )
     return envs
+
+
+def _schedule(rate: float | str) -> tuple[float, bool]:
+    """A learning rate, and whether it falls to 0.
+
+    Raises:
+        ValueError: for what is neither a number nor "lin_" and one.
+    """
+    falls, number = isinstance(rate, str), str(rate)
+    if falls:
+        number = number.removeprefix("lin_") if number.startswith("lin_") else "nan"
+    try:
+        found = float(number)
+    except ValueError:
+        found = math.nan
+    if not 0.0 <= found < math.inf:
+        raise ValueError(f'learning rate {rate!r}, expected a number of at least 0, or "lin_1e-3" for one that falls.')
+    return found, falls
+
+
+def _check_policy(model: Any, language: Language) -> None:
+    """Refuse a model that cannot write and score the task's language, before anything is asked."""
+    facts = {name: getattr(language, name) for name in ("eos", "pad", "vocab_size")}
+    made = f"TransformersModel(model, {', '.join(f'{name}={value}' for name, value in facts.items())})"
+    lacks = [name for name in ("sample", "logprobs", *facts) if not hasattr(model, name)]
+    if lacks:
+        raise TypeError(
+            f"policy is a {type(model).__name__}, expected a LanguageModel: it has no {', '.join(lacks)}. A causal "
+            f"language model of transformers becomes one by {made}."
+        )
+    other = [name for name, value in facts.items() if getattr(model, name) != value]
+    if other:
+        raise ValueError(
+            f"policy has {', '.join(f'{name}={getattr(model, name)}' for name in other)}, expected "
+            f"{', '.join(f'{name}={facts[name]}' for name in other)} as the task's language has. Make it with these, "
+            f"for a model of transformers by {made}."
+        )
 
 
 def _as_callback(callback: Any) -> BaseCallback | None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -42,6 +44,9 @@ class OnlineConfig(TextConfig):
     """Passes over a rollout."""
     batch_size: int | None = None
     """Completions a gradient step, in whole groups; None for the whole rollout."""
+    temperature: float = 1.0
+    """Divides the logits of what is trained: rollouts are drawn and scored by it, under the reference too. `predict`
+    and evaluation draw at 1."""
     kl_controller: str = "fixed"
     """fixed, adaptive or adaptive_per_batch."""
     kl_target: float = 6.0
@@ -116,7 +121,8 @@ class OnlineLearner(TextLearner):
         Args:
             policy: "decoder" or a LanguageModel.
             env: a batch of a text task; see TextLearner.
-            reward: a reward model or a function of prompts and completions; None to learn one from the teacher.
+            reward: a reward model or a function of prompts and completions; None to learn one from the teacher. A
+                module is moved to the learner's device.
             config: settings of the method.
             **learner: as TextLearner.
 
@@ -129,7 +135,10 @@ class OnlineLearner(TextLearner):
         """How the fit of the reward went; None where it was given."""
         self._learned_reward = False
         super().__init__(policy, env, config=config, **learner)
+        self.move(reward)
         settings = self.config
+        if not 0.0 < settings.temperature < math.inf:
+            raise ValueError(f"temperature={settings.temperature}, expected a number above 0.")
         if settings.kl_controller not in CONTROLLERS:
             raise unknown_name("kl_controller", settings.kl_controller, CONTROLLERS)
         self.beta = settings.beta
@@ -179,7 +188,7 @@ class OnlineLearner(TextLearner):
         rng = torch.Generator().manual_seed(self.seed + 1)  # not the learner's own, so that a resumed run can ask again
         if self.reward is None and not self.sees_true_reward:  # a loaded learner keeps what it has learned
             answered = ask_pairs(self, self.preferences.queries, rng)
-            self.reward, self.report = learn_reward(self.reference, *answered, self.preferences, rng)
+            self.reward, self.report = learn_reward(self.trunk, *answered, self.preferences, rng)
             self._learned_reward = True
         if self.reward is not None:
             self.transformed = self._transformed(torch.Generator().manual_seed(self.seed + 2))
@@ -193,7 +202,9 @@ class OnlineLearner(TextLearner):
         if settings.references:
             prompts = torch.as_tensor(self.language.prompt_tokens, device=self.device)
             length = self.language.max_new_tokens
-            references = References.sample(self.reference, prompts, settings.references, length, rng)
+            references = References.sample(
+                self.reference, prompts, settings.references, length, rng, settings.forward_rows
+            )
         if hasattr(reward, "compare"):
             if references is None:
                 raise ValueError(
@@ -209,6 +220,7 @@ class OnlineLearner(TextLearner):
             references=references,
             options={} if stepwise else settings.transform_options,
             aggregate_options=settings.aggregate_options,
+            **({} if settings.forward_rows is None else {"batch": settings.forward_rows}),
         )
 
     @property
@@ -223,7 +235,7 @@ class OnlineLearner(TextLearner):
     @torch.no_grad()
     def roll_out(self) -> Experience:
         """Write completions of drawn prompts and score them."""
-        written = self.write(self.draw_prompts(self.config.group), self.writer)
+        written = self.write(self.draw_prompts(self.config.group), self.writer, temperature=self.config.temperature)
         read = (written.prompts, written.tokens)
         proxy = rewards = written.rewards
         tokens = None
@@ -233,18 +245,22 @@ class OnlineLearner(TextLearner):
             proxy = self.transformed.aggregated(*read)
             rewards = self.transformed.shaped(proxy, written.prompts)
         if self.stepwise is not None:
-            tokens = self.stepwise(*read)
+            tokens = self.in_parts(self.stepwise, *read)
             rewards = tokens.sum(-1)
-        logps, reference_logps = self.writer.logprobs(*read), self.reference.logprobs(*read)
+        logps, reference_logps = (self._logps(model, *read) for model in (self.writer, self.reference))
         experience = Experience(*read, written.mask, logps, reference_logps, proxy, rewards, tokens)
         return replace(experience, targets=self._targets(experience))
+
+    def _logps(self, model: Any, prompts: Tensor, tokens: Tensor) -> Tensor:
+        """(n, T) log-probabilities in nats at the temperature of the rollouts."""
+        return self.in_parts(partial(model.logprobs, temperature=self.config.temperature), prompts, tokens)
 
     def _iterate(self) -> None:
         experience = self.roll_out()
         for _ in range(self.config.epochs):
             for rows in self._minibatches(len(experience.proxy)):
                 batch = experience[rows]
-                logps = self.policy.logprobs(batch.prompts, batch.tokens)
+                logps = self.policy.logprobs(batch.prompts, batch.tokens, self.config.temperature)
                 loss = self._loss(batch, logps)
                 norm = self.descend(loss)
                 self._record(loss, norm, batch, logps.detach())
@@ -303,7 +319,7 @@ class OnlineLearner(TextLearner):
     def _load_own_state(self, state: Arrays) -> None:
         self.beta = float(state["beta"])
         if reward := under("reward", state):
-            model = new_reward_model(self.reference, self.preferences, torch.Generator())  # whose draws are replaced
+            model = new_reward_model(self.trunk, self.preferences, torch.Generator())  # whose draws are replaced
             load_module(model.requires_grad_(False), reward)
             self.reward, self._learned_reward = model, True
         self._prepared = False  # so that references are scored by this reward; nothing is asked again

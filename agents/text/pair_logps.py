@@ -64,7 +64,7 @@ def pair_logps(
         facts |= _sides("sequential_kl", sequential_kl(reference_logits, logits, mask), n)
     if reads == "guide":
         with torch.no_grad():
-            before = token_logprobs(reference_logits, tokens)
+            before = torch.where(mask, token_logprobs(reference_logits, tokens), 0.0)
             guidance = guide.logprobs(prompts, tokens) - before
         facts |= _sides("guided_ratio", guided_ratio(logps, before, guidance, mask), n)
     return PairLogps(**facts)

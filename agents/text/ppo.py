@@ -48,7 +48,7 @@ class Critic(nn.Module):
 
     def forward(self, prompts: Tensor, completions: Tensor) -> Tensor:
         """(n, T) values before each token of the completions, in units of reward."""
-        return self.head(self.trunk.hidden(prompts, completions)[:, :-1]).squeeze(-1)
+        return self.head(self.trunk.hidden(prompts, completions)[:, :-1].float()).squeeze(-1)
 
 
 class TokenPPO(OnlineLearner):
@@ -82,7 +82,7 @@ class TokenPPO(OnlineLearner):
         mask, settings = experience.mask, self.config
         scores = experience.rewards if experience.token_rewards is None else experience.token_rewards
         rewards = penalised_token_rewards(scores, experience.logps, experience.reference_logps, mask, beta=self.beta)
-        values = self.critic(experience.prompts, experience.tokens)
+        values = self.in_parts(self.critic, experience.prompts, experience.tokens)
         advantages, returns = token_gae(rewards, values, mask, gamma=settings.gamma, trace=settings.trace)
         return {
             "advantages": whitened(advantages, mask.float()) if settings.whiten else advantages,

@@ -20,8 +20,8 @@ Reward = Callable[[Tensor, Tensor], Tensor] | Any
 
 @torch.no_grad()
 def score(reward: Reward, prompts: Tensor, completions: Tensor) -> Tensor:
-    """(n,) reward of completions (n, T) of prompts (n, P), without gradient."""
-    return getattr(reward, "score", reward)(prompts, completions).float()
+    """(n,) float32 reward of completions (n, T) of prompts (n, P), on their device and without gradient."""
+    return getattr(reward, "score", reward)(prompts, completions).to(prompts.device, torch.float32)
 
 
 class OneMember:
@@ -45,7 +45,8 @@ class TextPreferenceConfig:
     queries: int | None = None
     """Pairs to ask about; None for the environment's whole budget, or 1000 without one. A smaller budget wins."""
     reward_model: str = "bradley_terry"
-    """A name in TEXT_REWARD_MODELS; the model starts from a copy of the reference."""
+    """A name in TEXT_REWARD_MODELS; the model starts from a copy of the reference, and of one with LoRA the small
+    matrices learn alone."""
     reward_options: Mapping[str, Any] = field(default_factory=dict)
     """Options of it: members for one."""
     learning_rate: float = 3e-4

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from prefenvs.segments import Segments
 from prefenvs.tasks.text.language import Language
-from prefenvs.tasks.text.lm import LanguageModel
+from prefenvs.tasks.text.lm import LanguageModel, sample_in_parts
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,7 +33,13 @@ class Written:
 
 
 def write(
-    envs: Any, language: Language, policy: LanguageModel, prompt_ids: np.ndarray, rng: torch.Generator
+    envs: Any,
+    language: Language,
+    policy: LanguageModel,
+    prompt_ids: np.ndarray,
+    rng: torch.Generator,
+    temperature: float = 1.0,
+    rows: int | None = None,
 ) -> Written:
     """Let a policy complete prompts.
 
@@ -43,10 +49,12 @@ def write(
         policy: draws the completions.
         prompt_ids: (n,) numbers of the prompts.
         rng: of the draws.
+        temperature: divides the policy's logits.
+        rows: completions that are written at a time; None for all.
     """
     device = next(policy.parameters()).device  # type: ignore[attr-defined]
     prompts = torch.as_tensor(language.prompt_tokens[prompt_ids], device=device)
-    written = policy.sample(prompts, language.max_new_tokens, rng)
+    written = sample_in_parts(policy, prompts, language.max_new_tokens, rng, temperature, rows)
     before, _ = envs.reset(options={"prompt_id": prompt_ids})
     actions = written.tokens.cpu().numpy()
     after, rewards, terminated, truncated, infos = envs.step(actions)

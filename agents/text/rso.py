@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -47,7 +48,7 @@ class RSO(DirectAlignment):
     def _collect(self, rng: torch.Generator) -> PreferencePairs:
         if self.reward is None:
             answered = ask_pairs(self, self.preferences.queries, rng)
-            self.reward, self.report = learn_reward(self.reference, *answered, self.preferences, rng)
+            self.reward, self.report = learn_reward(self.trunk, *answered, self.preferences, rng)
         known = torch.as_tensor(self.language.prompts("train"))
         parts = []
         for part in torch.randint(len(known), (self.config.pairs,), generator=rng).split(256):
@@ -59,8 +60,8 @@ class RSO(DirectAlignment):
         """At most one pair of accepted completions for each of the prompts (n, P)."""
         count = self.config.candidates
         repeated = prompts.repeat_interleave(count, 0)
-        tokens = self.reference.sample(repeated, self.language.max_new_tokens, rng).tokens
-        rewards = score(self.reward, repeated, tokens).reshape(-1, count)
+        tokens = self.sample(self.reference, repeated, rng)
+        rewards = self.in_parts(partial(score, self.reward), repeated, tokens).reshape(-1, count)
         kept = rejection_sample(rewards.cpu(), beta=self.config.beta, rng=rng)
         keys = torch.where(kept, torch.rand(kept.shape, generator=rng), -1.0)
         found, two = keys.topk(2, -1)  # two of the accepted at random

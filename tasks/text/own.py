@@ -264,11 +264,17 @@ def _encode_prompt(tokenizer: Any, prompt: Prompt) -> list[int]:
 
 def _prompt_tokens(prompts: list[Any], encode: Callable[[Any], list[int]], pad: int) -> np.ndarray:
     """(n, P) left-padded tokens, refused where a prompt has none or those of another."""
-    tokens = left_padded([_naming(f"prompts[{i}]", encode, prompt) for i, prompt in enumerate(prompts)], pad)
+    encoded = [_naming(f"prompts[{i}]", encode, prompt) for i, prompt in enumerate(prompts)]
+    tokens = left_padded(encoded, pad)
     first: dict[tuple[int, ...], int] = {}
     for number, row in enumerate(tokens.tolist()):
         if set(row) <= {pad}:
             raise ValueError(f"prompts[{number}]={prompts[number]!r} has no tokens, expected at least one.")
+        if encoded[number][0] == pad:
+            raise ValueError(
+                f"prompts[{number}]={prompts[number]!r:.60} begins with token {pad}, which pads prompts too and so "
+                "would not be read. Set tokenizer.pad_token to another token than the tokenizer begins texts with."
+            )
         if (same := first.setdefault(tuple(row), number)) != number:
             raise ValueError(f"prompts[{number}]={prompts[number]!r:.60} has the tokens of prompts[{same}] again.")
     return tokens

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 from pathlib import Path
@@ -64,7 +65,7 @@ def load_reward_model(path: str | Path, trunk: Any = None, device: torch.device 
         raise unknown_name("model", name, TEXT_REWARD_MODELS, f"It is what {path} holds.")
     if trunk is None and not shape:
         raise ValueError(f"{path} was made from a {kind}. Pass one of the same architecture as trunk=.")
-    trunk = Decoder(**shape) if trunk is None else trunk
+    trunk = Decoder(**shape) if trunk is None else copy.deepcopy(trunk)  # its frozen weights are shared and filled
     model = TEXT_REWARD_MODELS[name](trunk, rng=torch.Generator().manual_seed(0), **options)
     try:
         model.load_state_dict(tensors)

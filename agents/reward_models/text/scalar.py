@@ -140,9 +140,19 @@ class TrunkEnsemble(TextRewardModel):
         return (streams * self.head[:, None]).sum(-1) + self.bias[:, None]
 
 
+def lean_copy(model: Any) -> Any:
+    """A copy that shares what is frozen of a language model, as most is with LoRA; a whole one where all is frozen."""
+    frozen = [parameter for parameter in model.parameters() if not parameter.requires_grad]
+    whole = len(frozen) == len(list(model.parameters()))
+    return copy.deepcopy(model, {} if whole else {id(parameter): parameter for parameter in frozen})
+
+
 def trainable_copy(model: Any) -> Any:
-    """A copy of a language model to train: all of it where all was frozen, as a reference is, else what learned."""
-    own = copy.deepcopy(model)
+    """A copy of a language model to train: all of it where all was frozen, as a reference is, else what learned.
+
+    What does not learn is shared; see `lean_copy`.
+    """
+    own = lean_copy(model)
     frozen = not any(parameter.requires_grad for parameter in own.parameters())
     return own.requires_grad_(True) if frozen else own
 

@@ -15,6 +15,7 @@ from prefenvs.agents.reward_models.text.process import ProcessReward, at_step_en
 from prefenvs.agents.reward_models.text.surface import TextRewardModel
 from prefenvs.agents.reward_transforms import OF_MEMBERS, OF_STEPS, REWARD_TRANSFORMS, RewardContext, RunningRewards
 from prefenvs.error import unknown_name
+from prefenvs.tasks.text.lm.sampling import sample_in_parts
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,9 +30,21 @@ class References:
     """The token that pads."""
 
     @classmethod
-    def sample(cls, model: Any, prompts: Tensor, count: int, max_new_tokens: int, rng: torch.Generator) -> References:
-        """`count` completions of each prompt (Q, P) by a LanguageModel, best the reference policy (PAR: 10)."""
-        written = model.sample(prompts.repeat_interleave(count, 0), max_new_tokens, rng).tokens
+    def sample(
+        cls,
+        model: Any,
+        prompts: Tensor,
+        count: int,
+        max_new_tokens: int,
+        rng: torch.Generator,
+        rows: int | None = None,
+    ) -> References:
+        """`count` completions of each prompt (Q, P) by a LanguageModel, best the reference policy (PAR: 10).
+
+        `rows` are written at a time; None for all.
+        """
+        repeated = prompts.repeat_interleave(count, 0)
+        written = sample_in_parts(model, repeated, max_new_tokens, rng, rows=rows).tokens
         return cls(prompts, written.unflatten(0, (len(prompts), count)), model.pad)
 
     def rows(self, prompts: Tensor) -> Tensor:

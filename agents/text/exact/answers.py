@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
 
 from prefenvs.agents.text.preference_pairs import PreferencePairs
@@ -14,7 +14,7 @@ from prefenvs.tasks.text.enumerable import EnumerableText
 from prefenvs.teacher import Teacher, choose, draws_needed
 
 
-class TableReward:
+class TableReward(nn.Module):
     """A reward that is a table over the completions of an enumerable task; learners of text take it as `reward`.
 
     Example:
@@ -29,12 +29,16 @@ class TableReward:
 
     def __init__(self, task: EnumerableText, rewards: np.ndarray) -> None:
         """Pay `rewards` (prompts, C), a column for each of `task.completions()`."""
-        self.rewards = torch.as_tensor(rewards)
+        super().__init__()
         self._size = task.language.vocab_size
-        self._prompt = self._places(torch.as_tensor(task.language.prompt_tokens))
-        self._completion = self._places(torch.as_tensor(task.completions()))
+        self.register_buffer("rewards", torch.as_tensor(rewards))
+        self.register_buffer("_prompt", self._places(torch.as_tensor(task.language.prompt_tokens)))
+        self.register_buffer("_completion", self._places(torch.as_tensor(task.completions())))
+        self.rewards: Tensor
+        self._prompt: Tensor
+        self._completion: Tensor
 
-    def __call__(self, prompts: Tensor, completions: Tensor) -> Tensor:
+    def forward(self, prompts: Tensor, completions: Tensor) -> Tensor:
         """(n,) rewards of completions (n, T) of prompts (n, P)."""
         return self.rewards[self._prompt[self._code(prompts)], self._completion[self._code(completions)]]
 
@@ -45,7 +49,7 @@ class TableReward:
         return places
 
     def _code(self, tokens: Tensor) -> Tensor:
-        return (tokens * self._size ** torch.arange(tokens.shape[1])).sum(1)
+        return (tokens * self._size ** torch.arange(tokens.shape[1], device=tokens.device)).sum(1)
 
 
 def draw_two(law: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -18,7 +18,8 @@ def sequential_kl(reference_logits: torch.Tensor, policy_logits: torch.Tensor, m
         mask: (n, T).
     """
     reference, policy = reference_logits.log_softmax(-1), policy_logits.log_softmax(-1)
-    return _masked_sum((reference.exp() * (reference - policy)).sum(-1), mask)
+    ratio = torch.where(reference == -torch.inf, 0.0, reference - policy)  # what ref never writes counts nothing
+    return _masked_sum((reference.exp() * ratio).sum(-1), mask)
 
 
 def log_collision(policy_logits: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:

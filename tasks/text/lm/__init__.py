@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from prefenvs.tasks.text.lm.decoder import Decoder
 from prefenvs.tasks.text.lm.pretraining import pretrain
-from prefenvs.tasks.text.lm.sampling import Completions, LanguageModel, completion_mask, token_logprobs
+from prefenvs.tasks.text.lm.sampling import (
+    Completions,
+    LanguageModel,
+    completion_mask,
+    in_parts,
+    sample_in_parts,
+    token_logprobs,
+)
 from prefenvs.tasks.text.lm.tabular import Tabular
 from prefenvs.tasks.text.lm.transformers_model import TransformersModel, as_gpt2
 
@@ -16,6 +23,8 @@ __all__ = [
     "TransformersModel",
     "as_gpt2",
     "completion_mask",
+    "in_parts",
     "pretrain",
+    "sample_in_parts",
     "token_logprobs",
 ]

@@ -10,7 +10,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from prefenvs.tasks.text.lm import single_row
-from prefenvs.tasks.text.lm.sampling import Completions, completion_mask, draw_completions, token_logprobs
+from prefenvs.tasks.text.lm.sampling import (
+    Completions,
+    Draws,
+    completion_mask,
+    draw_completions,
+    token_logprobs,
+    writable,
+)
 
 Step = Callable[[Tensor, int, Tensor | None], Tensor]
 """From a stream (n, width), its position and a mask of positions to read, or None for all, to the next stream."""
@@ -164,17 +171,15 @@ class Decoder(nn.Module):
 
     def logits(self, prompts: Tensor, completions: Tensor) -> Tensor:
         """(n, T, V) logits that predict each token of the completions."""
-        return self.hidden(prompts, completions[:, :-1]) @ self.words.T
+        return writable(self.hidden(prompts, completions[:, :-1]) @ self.words.T, self.eos, self.pad)
 
     def logprobs(self, prompts: Tensor, completions: Tensor, temperature: float = 1.0) -> Tensor:
         """(n, T) log pi(y_t | x, y_<t) in nats, the end token's too; 0 on what follows it."""
         mask = completion_mask(completions, self.eos, self.pad)
-        return token_logprobs(self.logits(prompts, completions), completions, temperature) * mask
+        return torch.where(mask, token_logprobs(self.logits(prompts, completions), completions, temperature), 0.0)
 
     @torch.inference_mode()
-    def sample(
-        self, prompts: Tensor, max_new_tokens: int, rng: torch.Generator, temperature: float = 1.0
-    ) -> Completions:
+    def sample(self, prompts: Tensor, max_new_tokens: int, rng: Draws, temperature: float = 1.0) -> Completions:
         """Draw a completion of each prompt.
 
         Args:

@@ -8,7 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from prefenvs.tasks.text.language import Language
-from prefenvs.tasks.text.lm.sampling import Completions, completion_mask, draw_completions, token_logprobs
+from prefenvs.tasks.text.lm.sampling import (
+    Completions,
+    Draws,
+    completion_mask,
+    draw_completions,
+    token_logprobs,
+    writable,
+)
 
 LARGEST = 1_000_000
 """Entries that the look-up of prompts may have."""
@@ -88,17 +95,15 @@ class Tabular(nn.Module):
     def logits(self, prompts: Tensor, completions: Tensor) -> Tensor:
         """(n, T, V) logits that predict each token of the completions."""
         number, begun = self._beginnings(prompts, completions[:, :-1])
-        return self.table[number[:, None], begun]
+        return writable(self.table[number[:, None], begun], self.eos, self.pad)
 
     def logprobs(self, prompts: Tensor, completions: Tensor, temperature: float = 1.0) -> Tensor:
         """(n, T) log pi(y_t | x, y_<t) in nats, the end token's too; 0 on what follows it."""
         mask = completion_mask(completions, self.eos, self.pad)
-        return token_logprobs(self.logits(prompts, completions), completions, temperature) * mask
+        return torch.where(mask, token_logprobs(self.logits(prompts, completions), completions, temperature), 0.0)
 
     @torch.no_grad()
-    def sample(
-        self, prompts: Tensor, max_new_tokens: int, rng: torch.Generator, temperature: float = 1.0
-    ) -> Completions:
+    def sample(self, prompts: Tensor, max_new_tokens: int, rng: Draws, temperature: float = 1.0) -> Completions:
         """Draw a completion of each prompt; see `Decoder.sample`."""
         number = self._number(prompts)
         code = torch.zeros_like(number)

@@ -13,14 +13,22 @@ from torch.nn import functional as F
 
 from prefenvs.tasks.product import is_large, linear
 from prefenvs.tasks.text.lm.decoder import Decoder
-from prefenvs.tasks.text.lm.sampling import Completions, completion_mask, draw_completions, token_logprobs
+from prefenvs.tasks.text.lm.sampling import (
+    Completions,
+    Draws,
+    completion_mask,
+    draw_completions,
+    token_logprobs,
+    writable,
+)
 
 
 class TransformersModel(nn.Module):
     """Shows a causal language model of transformers as a LanguageModel.
 
-    Dropout is turned off for good: with it the learner would score tokens by another network than the one that drew
-    them, and no ratio would begin at 1. GPT-2's activation is replaced by torch's kernel of the same function, and
+    It stays in evaluation mode, without dropout: with it the learner would score tokens by another network than the one
+    that drew them, and no ratio would begin at 1. Nor does transformers' gradient checkpointing work, which training
+    mode turns on. GPT-2's activation is replaced by torch's kernel of the same function, and
     large linear layers on the CPU sample by the quicker library.
 
     Example:
@@ -43,8 +51,6 @@ class TransformersModel(nn.Module):
         self.vocab_size = int(vocab_size or model.config.vocab_size)
         self.width = int(model.config.hidden_size)
         for module in model.modules():
-            if isinstance(module, nn.Dropout):
-                module.p = 0.0
             if type(module) is nn.Linear:
                 module.forward = partial(_linear, module, module.out_features)  # type: ignore[method-assign]
             elif type(module).__name__ == "Conv1D":  # GPT-2's linear layer
@@ -52,6 +58,11 @@ class TransformersModel(nn.Module):
             for name, child in module.named_children():
                 if type(child).__name__ == "NewGELUActivation":  # GPT-2's; eight calls where torch has one
                     setattr(module, name, nn.GELU(approximate="tanh"))
+        self.eval()
+
+    def train(self, mode: bool = True) -> TransformersModel:
+        """Stay in evaluation mode whatever `mode` is: not every model's dropout is a module that could be emptied."""
+        return super().train(False)
 
     @classmethod
     def load(
@@ -105,19 +116,17 @@ class TransformersModel(nn.Module):
         return read.hidden_states[-1][:, prompts.shape[1] - 1 :]
 
     def logits(self, prompts: Tensor, completions: Tensor) -> Tensor:
-        """(n, T, V) logits that predict each token of the completions."""
+        """(n, T, V) float32 logits that predict each token of the completions, whatever the type of the weights."""
         read = self._read(prompts, completions[:, :-1], logits_to_keep=completions.shape[1])
-        return read.logits[..., : self.vocab_size]
+        return writable(read.logits[..., : self.vocab_size].float(), self.eos, self.pad)
 
     def logprobs(self, prompts: Tensor, completions: Tensor, temperature: float = 1.0) -> Tensor:
         """(n, T) log pi(y_t | x, y_<t) in nats, the end token's too; 0 on what follows it."""
         mask = completion_mask(completions, self.eos, self.pad)
-        return token_logprobs(self.logits(prompts, completions).float(), completions, temperature) * mask
+        return torch.where(mask, token_logprobs(self.logits(prompts, completions), completions, temperature), 0.0)
 
     @torch.no_grad()
-    def sample(
-        self, prompts: Tensor, max_new_tokens: int, rng: torch.Generator, temperature: float = 1.0
-    ) -> Completions:
+    def sample(self, prompts: Tensor, max_new_tokens: int, rng: Draws, temperature: float = 1.0) -> Completions:
         """Draw a completion of each prompt; `temperature` 0 takes the likeliest token."""
         width = prompts.shape[1]
         mask = F.pad((prompts != self.pad).cumsum(1) > 0, (0, max_new_tokens), value=True).long()

@@ -115,6 +115,20 @@ def test_log_probabilities_are_those_of_the_two_models():
     assert (found.chosen_sequential_kl > 0).all()
 
 
+@pytest.mark.parametrize("reads", [None, "guide", "log_collision", "sequential_kl"])
+def test_gradients_are_finite_where_another_token_than_the_end_pads(reads):
+    policy, reference, guide = (Decoder(5, 6, layers=1, width=16, heads=2, eos=1, seed=seed) for seed in range(3))
+    prompts, rng = torch.tensor([[2, 3], [4, 2]]).repeat(4, 1), torch.Generator().manual_seed(0)
+    chosen, rejected = (reference.sample(prompts, 4, rng).tokens for _ in range(2))
+    assert (chosen == 0).any()
+    pairs = with_reference(reference, PreferencePairs(prompts, chosen, rejected, torch.ones(8)))
+    found = pair_logps(policy, reference, pairs, reads, guide)
+    values = [value for value in vars(found).values() if torch.is_tensor(value)]
+    assert all(torch.isfinite(value).all() for value in values)
+    sum(value.sum() for value in values).backward()
+    assert all(torch.isfinite(parameter.grad).all() for parameter in policy.parameters())
+
+
 @pytest.mark.parametrize("loss", QUANTILES)
 def test_losses_over_quantiles_leave_ties_out(loss):
     prompts = torch.from_numpy(LANGUAGE.prompt_tokens)

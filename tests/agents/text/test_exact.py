@@ -1,9 +1,12 @@
 """Rewards and answers that are tables over all completions of a task."""
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch
 
+from prefenvs.agents.reward_models.text import BradleyTerryReward
+from prefenvs.agents.text.direct import DirectAlignment
 from prefenvs.agents.text.exact import (
     ExactCurve,
     TableReward,
@@ -14,10 +17,13 @@ from prefenvs.agents.text.exact import (
     standardised,
     tree_logprobs,
 )
+from prefenvs.agents.text.rewards import TextPreferenceConfig, score
+from prefenvs.agents.text.rloo import RLOO, RLOOConfig
 from prefenvs.tasks.text.enumerable import TextBandit, TextEnum, all_completions
-from prefenvs.tasks.text.lm import Tabular
+from prefenvs.tasks.text.lm import Decoder, Tabular
 from prefenvs.teacher import Teacher
 
+ASK = TextPreferenceConfig(queries=64)
 TEACHER = Teacher(beta=1.0, scale="raw")
 
 
@@ -29,6 +35,37 @@ def test_a_table_of_the_true_reward_pays_what_the_task_pays(make):
     reward = TableReward(task, task.reward_table())
     paid = reward(torch.from_numpy(task.language.prompt_tokens[ids]), torch.from_numpy(tokens))
     np.testing.assert_array_equal(paid, task.rewards(ids, tokens))
+
+
+def test_given_rewards_and_guides_are_moved_to_the_device_of_the_learner():
+    """Meta tensors have no values, and refuse to be looked up in a table on the CPU as a GPU's do."""
+    task, where = TextBandit(), {"device": "meta"}
+    envs = gym.make_vec("prefenvs/TextBandit-v0", num_envs=8, view="completion", budget=10)
+    shown = torch.empty(4, 2, dtype=torch.int64, **where), torch.empty(4, 1, dtype=torch.int64, **where)
+    policy, guide, trunk = (Decoder(task.language.vocab_size, 3, layers=1, width=8, heads=2) for _ in range(3))
+    for reward in (TableReward(task, task.reward_table()), BradleyTerryReward(trunk, rng=torch.Generator())):
+        RLOO(policy, envs, reward=reward, **where)
+        assert score(reward, *shown).device.type == "meta"
+    DirectAlignment(policy, envs, loss="tgdpo", guide=guide, reward=TableReward(task, task.reward_table()), **where)
+    assert guide.words.device.type == "meta"
+    assert score(lambda prompts, completions: torch.zeros(4, dtype=torch.float64), *shown).device.type == "meta"
+
+
+def test_learners_of_any_device_take_rewards_and_guides_from_the_cpu(device):
+    task = TextBandit()
+    envs = gym.make_vec("prefenvs/TextBandit-v0", num_envs=32, view="completion", budget=128)
+
+    def given():
+        return TableReward(task, task.reward_table())
+
+    learner = RLOO(Tabular.of(task.language), envs, reward=given(), config=RLOOConfig(learning_rate=0.2), device=device)
+    learner.learn(32 * 30)
+    before, after = (completion_probabilities(model, task) for model in (learner.reference, learner.policy))
+    assert ((after - before) * task.reward_table()).sum(1).mean() > 0.2
+    for loss in ("odpo", "tgdpo"):
+        policy, guide = (Tabular.of(task.language, seed=seed) for seed in range(2))
+        learner = DirectAlignment(policy, envs, loss=loss, reward=given(), guide=guide, preferences=ASK, device=device)
+        assert torch.isfinite(learner.learn(64).pairs.reference).all()
 
 
 def test_pairs_are_drawn_by_the_law_without_replacement_and_answered_by_the_teacher():

@@ -8,14 +8,18 @@ import pytest
 import torch
 
 import prefenvs
-from prefenvs.agents.reward_models.text import PairwisePreference
+from prefenvs.agents.reward_models.text import BradleyTerryReward, PairwisePreference
+from prefenvs.agents.text.direct import DirectAlignment
+from prefenvs.agents.text.evaluation import evaluate_text
 from prefenvs.agents.text.exact import completion_probabilities
 from prefenvs.agents.text.fine_tuning import BestOfN, RewardWeighted
 from prefenvs.agents.text.grpo import GRPO, GRPO_VARIANTS, GRPOConfig
+from prefenvs.agents.text.online import OnlineLearner
 from prefenvs.agents.text.p3o import P3O, P3OConfig
 from prefenvs.agents.text.ppo import TokenPPO, TokenPPOConfig
 from prefenvs.agents.text.rewards import TextPreferenceConfig
 from prefenvs.agents.text.rloo import RLOO, RLOOConfig
+from prefenvs.agents.text.rso import RSO
 from prefenvs.tasks.text.enumerable import TextEnum
 from prefenvs.tasks.text.lm import Decoder, Tabular
 
@@ -55,13 +59,59 @@ def same(one, other):
     return all(torch.equal(a, b) for a, b in zip(one.policy.parameters(), other.policy.parameters(), strict=True))
 
 
+@pytest.mark.parametrize("temperature", [1.0, 0.5])
 @pytest.mark.parametrize("make", [table, decoder])
-def test_the_ratio_of_the_first_step_is_exactly_1(make):
-    learner = made(GRPO, make())
+def test_the_ratio_of_the_first_step_is_exactly_1(make, temperature):
+    logged, learner = {}, made(GRPO, make(), config=GRPOConfig(temperature=temperature))
     experience = learner.roll_out()
-    now = learner.policy.logprobs(experience.prompts, experience.tokens)
+    now = learner.policy.logprobs(experience.prompts, experience.tokens, temperature)
     assert torch.equal((now - experience.logps).exp(), torch.ones(32, 4))
+    assert torch.equal(experience.reference_logps, now)
     assert (experience.logps[experience.mask] < 0).all()
+    learner.learn(32, callback=lambda *_: logged.update(learner.logger.name_to_value))
+    assert logged["train/ratio_deviation"] == logged["rollout/kl"] == 0.0
+
+
+def test_rollouts_are_drawn_at_their_temperature():
+    learner = made(GRPO, config=GRPOConfig(temperature=0.5))
+    rng = torch.Generator().manual_seed(0)
+    prompts = torch.from_numpy(LANGUAGE.prompt_tokens[learner.draw_prompts(8, rng)])
+    expected = learner.policy.sample(prompts, 4, rng, 0.5)
+    experience = learner.roll_out()
+    assert torch.equal(experience.tokens, expected.tokens)
+    assert torch.equal(experience.logps, expected.logprobs)
+    with pytest.raises(ValueError, match=r"temperature=0\.0, expected a number above 0"):
+        made(GRPO, config=GRPOConfig(temperature=0.0))
+
+
+@pytest.mark.parametrize(
+    ("rate", "warmup", "shares"),
+    [
+        ("lin_1e-2", 0.0, [8, 7, 6, 5, 4, 3, 2, 1]),
+        ("lin_1e-2", 0.5, [0, 2, 4, 6, 8, 6, 4, 2]),
+        (1e-2, 0.5, [0, 2, 4, 6, 8, 8, 8, 8]),
+    ],
+)
+def test_learning_rates_rise_over_the_warm_up_and_then_stay_or_fall(rate, warmup, shares):
+    config = TokenPPOConfig(learning_rate=rate, critic_learning_rate=1e-3, warmup=warmup, epochs=1)
+    learner, rates = made(TokenPPO, config=config), []
+
+    def note(*_):
+        rates.append([group["lr"] for group in learner.optimizer.param_groups])
+        return True
+
+    learner.learn(32 * 8, callback=note)
+    np.testing.assert_allclose([policy for policy, _ in rates], 1e-2 * np.array(shares) / 8)
+    assert [critic for _, critic in rates[4:]] == [1e-3] * 4
+
+
+@pytest.mark.parametrize("rate", ["1e-3", "lin_", "lin_x", "exp_1e-3", -1e-3, float("nan")])
+def test_learning_rates_that_are_none_are_refused_at_once(rate):
+    for name in ("learning_rate", "critic_learning_rate"):
+        with pytest.raises(ValueError, match=f'learning rate {rate!r}, expected a number .* or "lin_1e-3"'):
+            made(TokenPPO, config=TokenPPOConfig(**{name: rate}))
+    with pytest.raises(ValueError, match=r"warmup=1, expected a share of the run in \[0, 1\)"):
+        made(GRPO, config=GRPOConfig(warmup=1))
 
 
 @pytest.mark.parametrize("clipping", ["separate", "joint"])
@@ -98,6 +148,37 @@ def test_the_same_seed_gives_the_same_numbers_and_a_resumed_run_those_of_an_unbr
     assert resumed.beta == unbroken.beta != config.beta
     assert resumed.num_timesteps == unbroken.num_timesteps == 160
     assert not same(made(cls, **settings, seed=1).learn(32 * 5), unbroken)
+
+
+@pytest.mark.parametrize("cls", [*METHODS, BestOfN, DirectAlignment, RSO])
+def test_forward_rows_bounds_every_pass_without_gradient_and_changes_no_number(cls, monkeypatch):
+    """A table, whose numbers do not depend on how many are looked up at a time."""
+    config, seen, found = {"learning_rate": 1e-2}, [], []
+    if cls is RSO:
+        config |= {"pairs": 40, "candidates": 8}
+    if issubclass(cls, OnlineLearner):
+        config |= {"transform": "par", "references": 4}
+    for name in ("sample", "logprobs", "hidden"):
+        method = getattr(Tabular, name)
+
+        def counted(model, prompts, *arguments, method=method, draws=name == "sample", **options):
+            seen.extend([len(prompts)] * (draws or not torch.is_grad_enabled()))
+            return method(model, prompts, *arguments, **options)
+
+        monkeypatch.setattr(Tabular, name, counted)
+    for rows in (None, 10):
+        seen.clear()
+        settings = {"config": cls.config_class(**config, forward_rows=rows), "device": "cpu"}
+        settings |= {"loss": "xpo"} if cls is DirectAlignment else {}
+        scores = BradleyTerryReward(table(seed=1), rng=torch.Generator().manual_seed(0))
+        learner = cls(table(), envs(budget=60), reward=scores, **settings).learn(64)
+        found.append((learner, evaluate_text(learner, "prefenvs/TextEnum-v0", 64), max(seen)))
+    (whole, before, most), (parts, after, bound) = found
+    assert same(whole, parts)
+    assert before == after
+    assert bound <= 10 < most
+    with pytest.raises(ValueError, match="forward_rows=0, expected at least 1"):
+        cls(table(), envs(), config=cls.config_class(forward_rows=0))
 
 
 @pytest.mark.parametrize("variant", GRPO_VARIANTS)

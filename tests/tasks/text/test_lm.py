@@ -9,7 +9,16 @@ import torch
 
 from prefenvs.tasks.text import language_of
 from prefenvs.tasks.text.enumerable import TextEnum, all_completions
-from prefenvs.tasks.text.lm import Decoder, as_gpt2, completion_mask, pretrain, single_row
+from prefenvs.tasks.text.lm import (
+    Decoder,
+    as_gpt2,
+    completion_mask,
+    in_parts,
+    pretrain,
+    sample_in_parts,
+    sampling,
+    single_row,
+)
 from prefenvs.tasks.text.lm.pretraining import sft_loss
 
 SMALL = {"layers": 2, "width": 16, "heads": 2}
@@ -28,8 +37,19 @@ def model():
 PROMPTS = torch.tensor([[0, 0, 3], [1, 2, 4], [0, 5, 5], [2, 2, 2]])
 
 
-def test_probabilities_of_all_completions_sum_to_one(model):
-    listed = torch.from_numpy(all_completions(6, 3))
+def completions_that_end_with(eos, vocab_size, steps):
+    """Every completion of at most `steps` tokens, padded with 0, which is no word of them unless it is `eos`."""
+    listed = all_completions(vocab_size - eos, steps)  # 0 ends and pads, as it stays where eos is 0
+    first = (listed == 0) & ((listed == 0).cumsum(1) == 1)
+    return torch.from_numpy(listed if eos == 0 else np.where(first, eos, np.where(listed == 0, 0, listed + 1)))
+
+
+eos = pytest.mark.parametrize("eos", [0, 1], ids=["the end pads", "another token pads"])
+
+
+@eos
+def test_probabilities_of_all_completions_sum_to_one(model, eos):
+    model.eos, listed = eos, completions_that_end_with(eos, 6, 3)
     n = len(listed)
     prompts = PROMPTS.repeat_interleave(n, 0)
     with torch.no_grad():
@@ -53,13 +73,14 @@ def test_log_probabilities_are_those_of_reading_a_token_at_a_time(model):
                 context = torch.cat([context, torch.tensor([token])])
 
 
+@eos
 @pytest.mark.parametrize("temperature", [1.0, 0.5, 2.0])
-def test_the_sampler_scores_as_the_learner_does(model, temperature):
-    prompts = PROMPTS.repeat(50, 1)
+def test_the_sampler_scores_as_the_learner_does(model, temperature, eos):
+    model.eos, prompts = eos, PROMPTS.repeat(50, 1)
     written = model.sample(prompts, 6, torch.Generator().manual_seed(1), temperature)
     scored = model.logprobs(prompts, written.tokens, temperature)
     torch.testing.assert_close(scored.detach(), written.logprobs, atol=2e-6, rtol=2e-6)
-    assert torch.equal(written.mask, completion_mask(written.tokens, 0, 0))
+    assert torch.equal(written.mask, completion_mask(written.tokens, eos, 0))
     assert (written.logprobs[~written.mask] == 0).all()
     assert written.mask.any(1).all()
     assert not written.mask.all()
@@ -72,10 +93,12 @@ def test_the_shortest_prompts_are_sampled_as_they_are_scored(model, prompts):
     torch.testing.assert_close(model.logprobs(prompts, written.tokens).detach(), written.logprobs, atol=2e-6, rtol=2e-6)
 
 
+@eos
 @pytest.mark.parametrize("temperature", [1.0, 0.0])
 @pytest.mark.parametrize("prompt", [[3], [1, 2, 4], [0, 0, 5, 2]], ids=str)
-def test_one_sequence_alone_is_read_as_in_a_batch(model, prompt, temperature, monkeypatch):
+def test_one_sequence_alone_is_read_as_in_a_batch(model, prompt, temperature, eos, monkeypatch):
     """A single row on the CPU takes the path of `single_row`, all others that of the blocks."""
+    model.eos = eos
     with torch.no_grad():
         for block in model.blocks:
             for norm in (block.attention_norm, block.mlp_norm):  # so that gains and biases matter
@@ -86,6 +109,7 @@ def test_one_sequence_alone_is_read_as_in_a_batch(model, prompt, temperature, mo
     prompts = torch.tensor([prompt])
     for seed in range(20):
         alone = model.sample(prompts, 8, torch.Generator().manual_seed(seed), temperature)
+        assert alone.mask.any(), "a completion has at least its end"
         torch.testing.assert_close(
             alone.logprobs, model.logprobs(prompts, alone.tokens, temperature).detach(), atol=1e-5, rtol=1e-5
         )
@@ -163,6 +187,38 @@ def test_one_sample_does_not_depend_on_when_another_ends(model):
     model.sample(PROMPTS, 8, rng)
     Decoder(6, 12, **SMALL)
     assert torch.equal(torch.get_rng_state(), before), "nothing draws from torch's global generator"
+
+
+@pytest.mark.parametrize("rows", [1, 3, 8])
+def test_written_and_scored_in_parts_are_the_same_completions(model, rows):
+    prompts, rngs = PROMPTS.repeat(4, 1), [torch.Generator().manual_seed(1) for _ in range(2)]
+    whole = model.sample(prompts, 6, rngs[0])
+    parts = sample_in_parts(model, prompts, 6, rngs[1], rows=rows)
+    assert torch.equal(parts.tokens, whole.tokens)
+    assert torch.equal(parts.mask, whole.mask)
+    torch.testing.assert_close(parts.logprobs, whole.logprobs, atol=1e-5, rtol=1e-5)
+    assert torch.equal(rngs[0].get_state(), rngs[1].get_state())
+    scored = in_parts(model.logprobs, rows, prompts, whole.tokens)
+    torch.testing.assert_close(scored, model.logprobs(prompts, whole.tokens), atol=1e-5, rtol=1e-5)
+
+
+def test_how_often_it_is_looked_whether_all_have_ended_changes_nothing(model, monkeypatch):
+    """On a GPU each look waits for the device, so there are fewer."""
+    read = []
+    reader = Decoder._reader
+
+    def counted(*arguments):
+        one = reader(*arguments)
+        return lambda token, at: (read.append(at), one(token, at))[1]
+
+    monkeypatch.setattr(Decoder, "_reader", counted)
+    often = model.sample(PROMPTS, 9, torch.Generator().manual_seed(3))
+    first, _ = len(read), read.clear()
+    monkeypatch.setitem(sampling.LOOK_EVERY, "cpu", 8)
+    seldom = model.sample(PROMPTS, 9, torch.Generator().manual_seed(3))
+    assert first < len(read) == 8
+    for name, value in vars(often).items():
+        assert torch.equal(value, getattr(seldom, name)), name
 
 
 def test_it_is_gpt2(model):

@@ -22,11 +22,13 @@ def test_probabilities_of_all_completions_sum_to_1(make):
     torch.testing.assert_close(logps.reshape(len(prompts), -1).exp().sum(1), torch.ones(len(prompts)))
 
 
-def test_sampling_and_scoring_give_the_same_bits():
+@pytest.mark.parametrize("eos", [0, 1], ids=["the end pads", "another token pads"])
+def test_sampling_and_scoring_give_the_same_bits(eos):
     task = TextEnum()
-    prompts, model = torch.from_numpy(task.language.prompt_tokens).repeat(50, 1), made(task)
+    prompts, model = torch.from_numpy(task.language.prompt_tokens).repeat(50, 1), made(task, eos=eos)
     written = model.sample(prompts, 4, torch.Generator().manual_seed(0))
     assert torch.equal(written.logprobs, model.logprobs(prompts, written.tokens))
+    assert written.mask.any(1).all()
     padded = torch.nn.functional.pad(prompts, (3, 0))
     assert torch.equal(model.logprobs(padded, written.tokens), written.logprobs)
 

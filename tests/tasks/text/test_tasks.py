@@ -305,6 +305,17 @@ def fast():
     return transformers.PreTrainedTokenizerFast(tokenizer_object=raw, pad_token="[PAD]", eos_token="[END]")
 
 
+def test_a_tokenizer_whose_first_token_would_be_read_as_padding_is_refused(fast):
+    from tokenizers.processors import TemplateProcessing
+
+    fast.backend_tokenizer.post_processor = TemplateProcessing(single="[END] $A", special_tokens=[("[END]", 1)])
+    texts = ("tell me", "tell me a story")
+    np.testing.assert_array_equal(TextOwn(texts, tokenizer=fast).language.prompt_tokens[0], [0, 0, 1, 3, 4])
+    fast.pad_token = None
+    with pytest.raises(ValueError, match=r"prompts\[0\]='tell me' begins with token 1, .*Set tokenizer.pad_token"):
+        TextOwn(texts, tokenizer=fast)
+
+
 def test_messages_are_written_by_the_tokenizer_s_template_and_scored_as_they_were_given(fast):
     seen = []
 

@@ -1,6 +1,7 @@
 """A model of transformers behind the same protocol: it scores, samples, trains and loads as ours does."""
 
 from copy import deepcopy
+from functools import partial
 
 import numpy as np
 import pytest
@@ -8,7 +9,6 @@ import torch
 
 from prefenvs.tasks import product
 from prefenvs.tasks.text import language_of
-from prefenvs.tasks.text.enumerable import all_completions
 from prefenvs.tasks.text.lm import TransformersModel, completion_mask, transformers_model
 from prefenvs.tasks.text.lm.pretraining import sft_loss
 
@@ -29,7 +29,7 @@ def gpt2(vocab_size=6, positions=12):
     return model
 
 
-def llama():
+def llama(**settings):
     config = transformers.LlamaConfig(
         vocab_size=6,
         hidden_size=16,
@@ -39,6 +39,7 @@ def llama():
         num_key_value_heads=1,
         max_position_embeddings=16,
         initializer_range=0.3,
+        **settings,
     )
     torch.manual_seed(0)
     return transformers.LlamaForCausalLM(config)
@@ -49,21 +50,45 @@ def model(request):
     return TransformersModel(request.param().train(), eos=0, pad=0)
 
 
-def test_probabilities_of_all_completions_sum_to_one(model):
-    listed = torch.from_numpy(all_completions(6, 2))
+def opt():
+    sizes = {"hidden_size": 16, "word_embed_proj_dim": 16, "ffn_dim": 32, "num_hidden_layers": 2}
+    config = transformers.OPTConfig(vocab_size=6, num_attention_heads=2, max_position_embeddings=16, **sizes)
+    torch.manual_seed(0)
+    return transformers.OPTForCausalLM(config)
+
+
+eos = pytest.mark.parametrize("eos", [0, 1], ids=["the end pads", "another token pads"])
+
+
+@eos
+def test_probabilities_of_all_completions_sum_to_one(model, eos):
+    words = [token for token in range(6) if token not in (0, eos)]
+    listed = torch.tensor([[eos, 0], *([word, last] for word in words for last in (eos, *words))])
+    model.eos = eos
     n = len(listed)
     with torch.no_grad():
         scored = model.logprobs(PROMPTS.repeat_interleave(n, 0), listed.repeat(4, 1))
     np.testing.assert_allclose(scored.double().sum(1).view(4, n).exp().sum(1), 1.0, atol=1e-5)
 
 
+@eos
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
-def test_the_sampler_scores_as_the_learner_does_in_training_mode_too(model, temperature):
-    prompts = PROMPTS.repeat(10, 1)
+def test_the_sampler_scores_as_the_learner_does_in_training_mode_too(model, temperature, eos):
+    model.eos, prompts = eos, PROMPTS.repeat(10, 1)
     written = model.sample(prompts, 6, torch.Generator().manual_seed(1), temperature)
     scored = model.logprobs(prompts, written.tokens, temperature)
     torch.testing.assert_close(scored.detach(), written.logprobs, atol=5e-6, rtol=5e-6)
-    assert torch.equal(written.mask, completion_mask(written.tokens, 0, 0))
+    assert torch.equal(written.mask, completion_mask(written.tokens, eos, 0))
+    assert written.mask.any(1).all()
+
+
+@pytest.mark.parametrize("make", [gpt2, partial(llama, attention_dropout=0.1), opt], ids=["gpt2", "llama", "opt"])
+def test_no_kind_of_dropout_is_left_in_training_mode(make):
+    """GPT-2's is of modules; Llama's, in its attention, and OPT's are calls of functions."""
+    holder = torch.nn.ModuleList([TransformersModel(make().train(), eos=0, pad=0)]).train()
+    completions = torch.randint(1, 6, (4, 6), generator=torch.Generator().manual_seed(0))
+    first, second = (holder[0].logprobs(PROMPTS, completions) for _ in range(2))
+    assert torch.equal(first, second)
 
 
 def test_large_layers_sample_by_the_other_library_as_they_score_also_in_a_copy(model, monkeypatch):

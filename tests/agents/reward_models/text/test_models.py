@@ -143,12 +143,16 @@ def test_save_then_load_is_identity(name, tmp_path):
         model.standardize(PROMPTS, COMPLETIONS)
     model.margin = 0.25
     save_reward_model(model, tmp_path / "folder" / "reward.safetensors")
-    for trunk in (None, language_model(7)):
+    half_frozen = language_model(7)
+    half_frozen.blocks.requires_grad_(False)
+    before = {name: weight.clone() for name, weight in half_frozen.state_dict().items()}
+    for trunk in (None, half_frozen):
         loaded = load_reward_model(tmp_path / "folder" / "reward.safetensors", trunk)
         assert (type(loaded), loaded.options, loaded.margin) == (type(model), model.options, 0.25)
         assert torch.equal(loaded.prefer(query), model.prefer(query))
         if "score" in model.supports:
             assert torch.equal(loaded.score(PROMPTS, COMPLETIONS), model.score(PROMPTS, COMPLETIONS))
+    assert all(torch.equal(weight, before[name]) for name, weight in half_frozen.state_dict().items())
     assert [path.name for path in (tmp_path / "folder").iterdir()] == ["reward.safetensors"]
 
 

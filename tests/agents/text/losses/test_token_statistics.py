@@ -32,6 +32,17 @@ def test_what_stands_at_padding_does_not_matter(spoilt):
     assert_allclose(log_collision(dirty, MASK), log_collision(logits(0), MASK))
 
 
+def test_a_word_that_neither_writes_counts_nothing():
+    """Padding, where another token ends a completion: its logit is -inf under both."""
+    policy, reference = (torch.where(torch.arange(5) == 4, -torch.inf, logits(seed)) for seed in (0, 1))
+    policy.requires_grad_()
+    found = sequential_kl(reference, policy, MASK)
+    assert_allclose(found.detach(), sequential_kl(logits(1)[..., :4], logits(0)[..., :4], MASK))
+    (gradient,) = torch.autograd.grad(found.sum(), policy)
+    assert torch.isfinite(gradient).all()
+    assert_allclose(log_collision(policy, MASK), log_collision(logits(0)[..., :4], MASK))
+
+
 def test_the_sequential_divergence_is_zero_at_the_reference_and_has_gradients():
     policy = logits(0).requires_grad_()
     assert_allclose(sequential_kl(logits(0), policy, MASK).detach(), 0.0, atol=1e-15)
