@@ -14,9 +14,10 @@ from prefenvs.agents.text.learner import TextConfig, TextLearner
 from prefenvs.agents.text.losses import PAIR_LOSSES, PairLogps
 from prefenvs.agents.text.losses.margins import updated_reward_margin
 from prefenvs.agents.text.losses.unpaired import kto_reference_kl, updated_shift
+from prefenvs.agents.text.options import check_options
 from prefenvs.agents.text.pair_logps import READS, mismatched_ratios, pair_logps, with_reference
 from prefenvs.agents.text.preference_pairs import PreferencePairs, ask_pairs
-from prefenvs.agents.text.rewards import Reward, score
+from prefenvs.agents.text.rewards import Reward, need_score, score
 from prefenvs.error import unknown_name
 
 KEPT = {"bco": "shift", "beta_dpo": "usual_reward_margin"}
@@ -77,7 +78,7 @@ class DirectAlignment(TextLearner):
             **learner: as TextLearner; of `preferences` only the number of queries counts.
 
         Raises:
-            ValueError: for an unknown loss, or one that lacks `reward` or `guide`.
+            ValueError: for an unknown loss, options that do not suit it, or one that lacks `reward` or `guide`.
         """
         self.loss = loss or self.default_loss
         if self.loss not in PAIR_LOSSES:
@@ -86,10 +87,40 @@ class DirectAlignment(TextLearner):
         missing = {"scores": ("reward", reward), "guide": ("guide", guide)}.get(self.reads or "", ("", True))
         if missing[1] is None:
             raise ValueError(f"loss={self.loss!r} reads {self.reads} and has none. Pass {missing[0]}=.")
+        if reward is not None:
+            need_score(reward)
         self.reward, self.guide, self.pairs = reward, guide, pairs
         super().__init__(policy, env, config=config, **learner)
         self._kept = torch.zeros((), device=self.device)
         self._order = torch.zeros(0, dtype=torch.int64)
+        self._check_loss()
+
+    def _check_loss(self) -> None:
+        """Refuse options that do not suit the loss before anything is asked: it is tried on two empty completions."""
+        options, function = self.config.options, PAIR_LOSSES[self.loss]
+        running = {"kto_pair": "reference_kl", **KEPT}.get(self.loss, "")
+        check_options("options", options, function, f"loss={self.loss!r}", supplied=(running,))
+        if self.pairs is not None:  # which may hold what a loss of the user's own reads
+            return
+        prompts = torch.as_tensor(self.language.prompt_tokens[:2], device=self.device)
+        empty = prompts.new_full((len(prompts), self.language.max_new_tokens), self.language.eos)
+        pairs = PreferencePairs(
+            prompts,
+            empty,
+            empty,
+            torch.ones(len(prompts), device=self.device),
+            scores=torch.zeros(len(prompts), 2, device=self.device) if self.reads == "scores" else None,
+            sampled=empty if self.reads == "sampled" else None,
+        )
+        with torch.no_grad():
+            pairs = with_reference(self.reference, pairs)
+            logps = pair_logps(self.policy, self.reference, pairs, self.reads, self.guide)
+            try:
+                function(logps, **options, **self._running(pairs))
+            except (TypeError, ValueError) as error:
+                raise ValueError(
+                    f"loss={self.loss!r} cannot be computed with options={dict(options)!r}: {error} Nothing was asked."
+                ) from error
 
     def _prepare(self) -> None:
         rng = torch.Generator().manual_seed(self.seed + 1)  # not the learner's own, so that a resumed run can ask again

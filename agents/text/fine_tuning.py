@@ -30,6 +30,7 @@ class FineTuningConfig(OnlineConfig):
     arXiv:2304.06767)."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.selection not in SELECTIONS:
             raise unknown_name("selection", self.selection, SELECTIONS)
 

@@ -36,6 +36,7 @@ class GRPOConfig(OnlineConfig):
     ref exp(r / beta) / Z; that of k2 is that of KL(pi || ref), where completions are one token long."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name, known in (
             ("advantage", GROUP_ADVANTAGES),
             ("aggregation", AGGREGATIONS),

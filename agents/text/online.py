@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -18,11 +18,18 @@ from prefenvs.agents.reward_models.text import (
     TransformedSteps,
     WinRate,
 )
-from prefenvs.agents.reward_transforms import OF_MEMBERS, OF_STEPS, REWARD_TRANSFORMS, RunningRewards
+from prefenvs.agents.reward_transforms import OF_MEMBERS, OF_STEPS, REWARD_TRANSFORMS, RewardContext, RunningRewards
 from prefenvs.agents.text.kl_control import adaptive_kl, adaptive_kl_per_batch
 from prefenvs.agents.text.learner import TextConfig, TextLearner
+from prefenvs.agents.text.options import check_options
 from prefenvs.agents.text.preference_pairs import ask_pairs
-from prefenvs.agents.text.rewards import OneMember, Reward, learn_reward, new_reward_model
+from prefenvs.agents.text.rewards import (
+    OneMember,
+    Reward,
+    learn_reward,
+    new_reward_model,
+    untrained_reward_model,
+)
 from prefenvs.error import unknown_name
 from prefenvs.vector_env import EvaluationVectorEnv
 
@@ -58,6 +65,18 @@ class OnlineConfig(TextConfig):
     """Options of the aggregate."""
     references: int = 0
     """Completions of the reference a prompt whose rewards the transform compares with."""
+
+    def __post_init__(self) -> None:
+        if self.kl_controller not in CONTROLLERS:
+            raise unknown_name("kl_controller", self.kl_controller, CONTROLLERS)
+        for field_name, known in (("transform", set(REWARD_TRANSFORMS) - OF_MEMBERS), ("aggregate", OF_MEMBERS)):
+            name = getattr(self, field_name)
+            if name not in known:
+                raise unknown_name(field_name, name, known)
+            options, reader = f"{field_name}_options", f"{field_name}={name!r}"
+            supplied = ("mask",) if name in OF_STEPS else ()
+            function = REWARD_TRANSFORMS[name]
+            check_options(options, getattr(self, options), function, reader, positional=2, supplied=supplied)
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,31 +140,23 @@ class OnlineLearner(TextLearner):
             **learner: as TextLearner.
 
         Raises:
-            ValueError: for an unknown transform or controller, for groups that do not fill a rollout, and where steps
-                are to be rewarded by a reward that knows none.
+            ValueError: for groups that do not fill a rollout, a reward that cannot be made or shaped as the settings
+                ask, and where steps are to be rewarded by a reward that knows none. Nothing was asked.
         """
         self.reward = reward
         self.report: Any = None
         """How the fit of the reward went; None where it was given."""
         self._learned_reward = False
         super().__init__(policy, env, config=config, **learner)
-        settings = self.config
-        if settings.kl_controller not in CONTROLLERS:
-            raise unknown_name("kl_controller", settings.kl_controller, CONTROLLERS)
-        self.beta = settings.beta
+        self.beta = self.config.beta
         """Weight of the KL now; the controllers change it."""
-        for name, known in (
-            ("transform", set(REWARD_TRANSFORMS) - OF_MEMBERS),
-            ("aggregate", OF_MEMBERS),
-        ):
-            if getattr(settings, name) not in known:
-                raise unknown_name(name, getattr(settings, name), known)
         self._check_steps()
         self.transformed: TransformedReward | None = None
         """What turns completions into the reward to learn from; there once prepared."""
         self.stepwise: TransformedSteps | None = None
         """What turns completions into rewards of their steps, in place of that; only for a transform in OF_STEPS."""
-        self.groups(settings.group)  # refuse what does not fit before anything is asked
+        self.groups(self.config.group)  # refuse what does not fit before anything is asked
+        self._check_reward()
 
     def _check_steps(self) -> None:
         """Refuse to reward steps by what knows none, before anything is asked."""
@@ -157,6 +168,31 @@ class OnlineLearner(TextLearner):
                 'Pass a ProcessReward as reward=, or preferences=TextPreferenceConfig(reward_model="process", '
                 'reward_options={"separators": tokens that end a step}).'
             )
+
+    @torch.no_grad()
+    def _check_reward(self) -> None:
+        """Refuse a reward that cannot be made, or shaped as the settings ask, before anything is asked."""
+        settings, reward = self.config, self.reward
+        if reward is None and not self.sees_true_reward:
+            reward = untrained_reward_model(self.reference, self.preferences)
+        if hasattr(reward, "compare") and not settings.references:
+            raise ValueError(f"{type(reward).__name__} compares completions with others: set references= to 1 or more.")
+        members, model = torch.zeros(1, 1), cast(Any, reward)
+        if "members" in getattr(model, "supports", ()):
+            prompts = torch.as_tensor(self.language.prompt_tokens[:1], device=self.device)
+            empty = prompts.new_full((1, self.language.max_new_tokens), self.language.eos)
+            members = torch.zeros(len(model.members(prompts, empty)), 1)
+        aggregated = _tried(settings, "aggregate", members)
+        if not aggregated.isfinite().all():
+            raise ValueError(
+                f"aggregate={settings.aggregate!r} makes {aggregated.item()} of the {len(members)} member(s) of this "
+                "reward. Take more members, or another aggregate. Nothing was asked."
+            )
+        if settings.transform in OF_STEPS:
+            _tried(settings, "transform", members[:1], mask=torch.ones(1, 1, dtype=torch.bool))
+        else:
+            references = torch.zeros(1, settings.references) if settings.references else None
+            _tried(settings, "transform", aggregated, RewardContext(references, RunningRewards.of(aggregated)))
 
     # What a method fills.
 
@@ -195,10 +231,7 @@ class OnlineLearner(TextLearner):
             length = self.language.max_new_tokens
             references = References.sample(self.reference, prompts, settings.references, length, rng)
         if hasattr(reward, "compare"):
-            if references is None:
-                raise ValueError(
-                    f"{type(reward).__name__} compares completions with others: set references= to 1 or more."
-                )
+            assert references is not None
             reward = WinRate(reward, references)
         members: Any = reward if "members" in getattr(reward, "supports", ()) else OneMember(reward)
         stepwise = settings.transform in OF_STEPS
@@ -312,3 +345,19 @@ class OnlineLearner(TextLearner):
         if self.transformed is not None and (running := under("running", state)):
             tensors = {name: torch.as_tensor(np.array(array), device=self.device) for name, array in running.items()}
             self.transformed.running = RunningRewards(**tensors)
+
+
+def _tried(settings: OnlineConfig, field_name: str, *zeros: Any, **supplied: Any) -> Tensor:
+    """What the entry of REWARD_TRANSFORMS that a field of the settings names makes of zeros, with its options.
+
+    Raises:
+        ValueError: naming the field where it makes nothing of them.
+    """
+    name, options = getattr(settings, field_name), getattr(settings, f"{field_name}_options")
+    try:
+        return REWARD_TRANSFORMS[name](*zeros, **supplied, **options)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"{field_name}={name!r} with {field_name}_options={dict(options)!r} cannot shape a reward: {error} "
+            "Nothing was asked."
+        ) from error

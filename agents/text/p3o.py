@@ -26,6 +26,7 @@ class P3OConfig(OnlineConfig):
     """separate or joint."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.clipping not in P3O_LOSSES:
             raise unknown_name("clipping", self.clipping, P3O_LOSSES)
         if self.group != 2:

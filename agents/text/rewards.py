@@ -11,6 +11,7 @@ from torch import Tensor
 
 from prefenvs.agents.reward_models import FitReport, fit
 from prefenvs.agents.reward_models.text import TEXT_REWARD_MODELS, TextModel, TextPreferences
+from prefenvs.agents.text.options import check_options
 from prefenvs.error import unknown_name
 from prefenvs.segments import Label, Query
 
@@ -60,11 +61,47 @@ class TextPreferenceConfig:
     def __post_init__(self) -> None:
         if self.reward_model not in TEXT_REWARD_MODELS:
             raise unknown_name("reward_model", self.reward_model, TEXT_REWARD_MODELS)
+        make, reader = TEXT_REWARD_MODELS[self.reward_model], f"reward_model={self.reward_model!r}"
+        check_options("reward_options", self.reward_options, make, reader, supplied=("rng",))
 
 
 def new_reward_model(reference: Any, config: TextPreferenceConfig, rng: torch.Generator) -> TextModel:
     """The reward model that `config` names, on a copy of the reference, untrained."""
     return TEXT_REWARD_MODELS[config.reward_model](reference, rng=rng, **config.reward_options)
+
+
+def untrained_reward_model(reference: Any, config: TextPreferenceConfig) -> TextModel:
+    """The reward model that would be learned, to see before anything is asked that it can be.
+
+    Raises:
+        ValueError: if it cannot be made, or reads more of an answer than there is.
+    """
+    try:
+        model = new_reward_model(reference, config, torch.Generator())
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"reward_model={config.reward_model!r} cannot be made with reward_options={dict(config.reward_options)!r}: "
+            f"{error} Nothing was asked."
+        ) from error
+    if getattr(model, "margin", 0):
+        raise ValueError(
+            f"reward_options={dict(config.reward_options)!r}: a margin is for each unit of label.strength, and answers "
+            "to the questions of a learner have none. Leave it out. Nothing was asked."
+        )
+    return model
+
+
+def need_score(reward: Reward) -> None:
+    """Refuse a reward that scores no completion by itself.
+
+    Raises:
+        ValueError: naming what compares.
+    """
+    if hasattr(reward, "compare") and not hasattr(reward, "score"):
+        raise ValueError(
+            f"{type(reward).__name__} compares completions and scores none by itself. Expected a reward model with "
+            "score(prompts, completions), or a function. Nothing was asked."
+        )
 
 
 def learn_reward(

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from prefenvs.agents.text.direct import DirectAlignment, DirectConfig
 from prefenvs.agents.text.preference_pairs import PreferencePairs, ask_pairs
-from prefenvs.agents.text.rewards import learn_reward, score
+from prefenvs.agents.text.rewards import learn_reward, need_score, score, untrained_reward_model
 from prefenvs.agents.text.sample_weights import rejection_sample
 
 
@@ -43,6 +44,16 @@ class RSO(DirectAlignment):
 
     config_class = RSOConfig
     config: RSOConfig
+
+    def __init__(self, policy: Any, env: Any, **arguments: Any) -> None:
+        """Make a learner; arguments are those of DirectAlignment.
+
+        Raises:
+            ValueError: as DirectAlignment, and if the reward that would be learned scores no completion by itself.
+        """
+        super().__init__(policy, env, **arguments)
+        if self.reward is None and self.pairs is None:
+            need_score(untrained_reward_model(self.reference, self.preferences))
 
     def _collect(self, rng: torch.Generator) -> PreferencePairs:
         if self.reward is None:

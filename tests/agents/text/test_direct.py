@@ -9,8 +9,10 @@ import prefenvs
 from prefenvs import Label, Query
 from prefenvs.agents.text.direct import QUANTILES, DirectAlignment, DirectConfig
 from prefenvs.agents.text.losses import PAIR_LOSSES
-from prefenvs.agents.text.pair_logps import pair_logps, with_reference
+from prefenvs.agents.text.pair_logps import READS, pair_logps, with_reference
 from prefenvs.agents.text.preference_pairs import PreferencePairs, ask_pairs
+from prefenvs.agents.text.rewards import TextPreferenceConfig
+from prefenvs.agents.text.rso import RSO
 from prefenvs.tasks.text.enumerable import TextEnum
 from prefenvs.tasks.text.lm import Decoder, Tabular
 
@@ -141,3 +143,28 @@ def test_errors_name_what_is_missing():
         DirectAlignment(table(), gym.make_vec("prefenvs/TextEnum-v0", num_envs=2))
     with pytest.raises(ValueError, match="Expected 'decoder' or a LanguageModel"):
         DirectAlignment("gpt", envs())
+
+
+@pytest.mark.parametrize(
+    ("cls", "arguments", "options", "words"),
+    [
+        (DirectAlignment, {}, {"betta": 1.0}, "options of loss='dpo': option='betta' is not known.*'beta'"),
+        (DirectAlignment, {"loss": "bco"}, {"shift": 1.0}, "option='shift' is not known"),  # which the learner keeps
+        (DirectAlignment, {}, {"beta": "x"}, "loss='dpo' cannot be computed with options={'beta': 'x'}"),
+        (RSO, {}, {"betta": 1.0}, "option='betta' is not known"),
+        (RSO, {"preferences": TextPreferenceConfig(20, "pairwise")}, {}, "PairwisePreference compares completions and"),
+    ],
+)
+def test_what_cannot_be_learned_is_refused_before_anything_is_asked(cls, arguments, options, words):
+    asked = envs(budget=20)
+    with pytest.raises(ValueError, match=words):
+        cls(table(), asked, config=cls.config_class(options=options), device="cpu", **arguments).learn(20)
+    assert prefenvs.feedback(asked).asked == 0
+
+
+def test_a_loss_of_one_s_own_is_tried_with_what_it_reads(monkeypatch):
+    monkeypatch.setitem(PAIR_LOSSES, "mine", lambda pairs, *, beta=0.1: beta * pairs.need("chosen_score"))
+    with pytest.raises(ValueError, match=r"This loss reads chosen_score.*Nothing was asked"):
+        DirectAlignment(table(), envs(), loss="mine", device="cpu")
+    monkeypatch.setitem(READS, "mine", "scores")
+    assert DirectAlignment(table(), envs(), loss="mine", reward=reward, device="cpu").reads == "scores"

@@ -9,6 +9,7 @@ import torch
 
 import prefenvs
 from prefenvs.agents.reward_models.text import PairwisePreference
+from prefenvs.agents.reward_transforms import REWARD_TRANSFORMS
 from prefenvs.agents.text.exact import completion_probabilities
 from prefenvs.agents.text.fine_tuning import BestOfN, RewardWeighted
 from prefenvs.agents.text.grpo import GRPO, GRPO_VARIANTS, GRPOConfig
@@ -194,3 +195,50 @@ def test_the_log_has_the_means_of_all_gradient_steps_of_a_rollout():
     assert len(losses) == 4
     assert logged["train/loss"] == pytest.approx(np.mean(losses), rel=1e-5)
     assert {"train/grad_norm", "train/ratio_deviation", "train/value_loss", "rollout/beta"} <= set(logged)
+
+
+@pytest.mark.parametrize(
+    ("settings", "preferences", "words"),
+    [
+        ({"transform": "par"}, {}, "transform='par' .* Set references= of a learner's config to 1 or more"),
+        ({"transform": "saturate"}, {}, r"transform_options=\{\} lacks 'ceiling', which transform='saturate' needs"),
+        ({"transform": "saturate", "transform_options": {"ceiling": "x"}}, {}, "'ceiling': 'x'} cannot shape a reward"),
+        ({"transform": "sigmoid", "transform_options": {"slop": 2}}, {}, "option='slop' is not known.*'slope'"),
+        ({"transform": "tanh", "transform_options": {"slope": 2}}, {}, "transform='tanh' takes no options"),
+        ({"aggregate": "uncertainty_weighted"}, {}, "lacks 'unbiased', which aggregate='uncertainty_weighted' needs"),
+        (
+            {"aggregate": "uncertainty_weighted", "aggregate_options": {"unbiased": True}},
+            {},
+            r"makes nan of the 1 member\(s\) of this reward",
+        ),
+        ({}, {"reward_model": "pairwise"}, "PairwisePreference compares completions.* set references="),
+        ({}, {"reward_model": "process"}, "reward_options={} lacks 'separators', which reward_model='process' needs"),
+        ({}, {"reward_options": {"member": 5}}, "option='member' is not known.*Did you mean 'members'"),
+        ({}, {"reward_options": {"members": "five"}}, "cannot be made with reward_options={'members': 'five'}"),
+        ({}, {"reward_options": {"margin": 1.0}}, "a margin is for each unit of label.strength"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:var")
+def test_settings_that_do_not_suit_each_other_are_refused_before_anything_is_asked(settings, preferences, words):
+    asked = envs(budget=20)
+    with pytest.raises(ValueError, match=words):
+        GRPO(
+            table(),
+            asked,
+            config=GRPOConfig(**settings),
+            preferences=TextPreferenceConfig(20, epochs=1, **preferences),
+            device="cpu",
+        ).learn(32)
+    assert prefenvs.feedback(asked).asked == 0
+
+
+def test_a_transform_of_one_s_own_takes_the_options_that_it_names(monkeypatch):
+    def shifted(rewards, context, by=1.0, **others):
+        return rewards + by + others.get("more", 0.0)
+
+    monkeypatch.setitem(REWARD_TRANSFORMS, "shifted", shifted)
+    config = GRPOConfig(transform="shifted", transform_options={"by": 2.0, "more": 3.0})
+    experience = made(GRPO, config=config).roll_out()
+    torch.testing.assert_close(experience.rewards, experience.proxy + 5)
+    with pytest.raises(ValueError, match="option='context' is not known"):
+        GRPOConfig(transform="shifted", transform_options={"context": None})
