@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from prefenvs.agents.checkpoint import Arrays
+from prefenvs.agents.checkpoint import Arrays, module_state, under
 from prefenvs.agents.text.learner import TextConfig, TextLearner
 from prefenvs.agents.text.losses import PAIR_LOSSES, PairLogps
 from prefenvs.agents.text.losses.margins import updated_reward_margin
@@ -17,7 +18,7 @@ from prefenvs.agents.text.losses.unpaired import kto_reference_kl, updated_shift
 from prefenvs.agents.text.options import check_options
 from prefenvs.agents.text.pair_logps import READS, mismatched_ratios, pair_logps, with_reference
 from prefenvs.agents.text.preference_pairs import PreferencePairs, ask_pairs
-from prefenvs.agents.text.rewards import Reward, need_score, score
+from prefenvs.agents.text.rewards import Reward, need_score, restored_reward_model, score
 from prefenvs.error import unknown_name
 
 KEPT = {"bco": "shift", "beta_dpo": "usual_reward_margin"}
@@ -72,7 +73,8 @@ class DirectAlignment(TextLearner):
             env: a batch of a text task; see TextLearner.
             loss: name in PAIR_LOSSES, "dpo" by default.
             config: settings.
-            pairs: to learn from; None to ask the environment's teacher about what the reference writes.
+            pairs: to learn from; None to ask the environment's teacher about what the reference writes. A file keeps
+                them, unless `load` is given others.
             reward: scores both completions, for losses that read scores (odpo, infonca).
             guide: a policy trained before, for the loss tgdpo.
             **learner: as TextLearner; of `preferences` only the number of queries counts.
@@ -90,6 +92,7 @@ class DirectAlignment(TextLearner):
         if reward is not None:
             need_score(reward)
         self.reward, self.guide, self.pairs = reward, guide, pairs
+        self._pairs_given, self._learned_reward = pairs is not None, False
         super().__init__(policy, env, config=config, **learner)
         self._kept = torch.zeros((), device=self.device)
         self._order = torch.zeros(0, dtype=torch.int64)
@@ -196,9 +199,32 @@ class DirectAlignment(TextLearner):
     def _own_settings(self) -> dict[str, Any]:
         return {**super()._own_settings(), "loss": self.loss}
 
+    def _given(self) -> tuple[str, ...]:
+        own = {"reward": self.reward is not None and not self._learned_reward, "guide": self.guide is not None}
+        return tuple(name for name, given in own.items() if given)
+
     def _own_state(self) -> Arrays:
-        return {"kept": self._kept.cpu().numpy(), "order": self._order.numpy()}
+        model: Any = self.reward
+        pairs = {} if self.pairs is None else vars(self.pairs)
+        parts = {
+            "pairs": {name: tensor.cpu().numpy() for name, tensor in pairs.items() if tensor is not None},
+            "reward": module_state(model) if self._learned_reward else {},
+        }
+        named = {f"{part}/{name}": array for part, arrays in parts.items() for name, array in arrays.items()}
+        facts = {"kept": self._kept.cpu().numpy(), "order": self._order.numpy(), "prepared": np.array(self._prepared)}
+        return {**facts, **named}
 
     def _load_own_state(self, state: Arrays) -> None:
+        if "reward" not in self._given() and (reward := under("reward", state)):
+            self.reward = restored_reward_model(self.reference, self.preferences, reward)
+            self._learned_reward = True
+        saved = under("pairs", state)
+        if self._pairs_given:  # others than the saved ones, perhaps
+            self._prepared = False
+            self.prepare()
+        elif saved:  # so that nothing is asked again
+            tensors = {name: torch.as_tensor(np.array(array)) for name, array in saved.items()}
+            self.pairs, self._prepared = PreferencePairs(**tensors).to(self.device), bool(state["prepared"])
         self._kept = torch.as_tensor(state["kept"], device=self.device)
-        self._order = torch.as_tensor(state["order"])
+        same = self.pairs is not None and bool(saved) and len(saved["weight"]) == len(self.pairs)
+        self._order = torch.as_tensor(np.array(state["order"])) if same else torch.zeros(0, dtype=torch.int64)

@@ -220,6 +220,10 @@ class TextLearner:
         """Further arguments of the constructor, as JSON."""
         return {"preferences": vars(self.preferences)}
 
+    def _given(self) -> tuple[str, ...]:
+        """Names of arguments of the constructor that were given and that a file does not hold."""
+        return ()
+
     @classmethod
     def _own_arguments(cls, own: dict[str, Any]) -> dict[str, Any]:
         """Arguments of the constructor from what `_own_settings` gave."""
@@ -241,9 +245,9 @@ class TextLearner:
         Raises:
             DamagedFile: if the file cannot be read.
             RunMismatch: if it holds another kind of agent, or weights that do not fit.
-            ValueError: if it was trained with a LanguageModel of your own, and `policy` is missing.
+            ValueError: if it was trained with a LanguageModel, a reward or a guide of your own that is missing.
         """
-        made, arguments, arrays = read_learner(cls, path, policy)
+        made, arguments, arrays = read_learner(cls, path, policy, changes)
         learner = cls(made, env, device=device, **{**arguments, **changes})
         learner.load_state(arrays)
         return learner

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from prefenvs.agents.checkpoint import Arrays, load_module, module_state, under
+from prefenvs.agents.checkpoint import Arrays, module_state, under
 from prefenvs.agents.reward_models.text import (
     TEXT_REWARD_MODELS,
     References,
@@ -27,7 +27,7 @@ from prefenvs.agents.text.rewards import (
     OneMember,
     Reward,
     learn_reward,
-    new_reward_model,
+    restored_reward_model,
     untrained_reward_model,
 )
 from prefenvs.error import unknown_name
@@ -323,6 +323,9 @@ class OnlineLearner(TextLearner):
             self.logger.record(f"rollout/{name}", value)
         self.logger.record("rollout/beta", self.beta)
 
+    def _given(self) -> tuple[str, ...]:
+        return ("reward",) if self.reward is not None and not self._learned_reward else ()
+
     def _own_state(self) -> Arrays:
         model: Any = self.reward
         running = None if self.transformed is None else self.transformed.running
@@ -335,10 +338,9 @@ class OnlineLearner(TextLearner):
 
     def _load_own_state(self, state: Arrays) -> None:
         self.beta = float(state["beta"])
-        if reward := under("reward", state):
-            model = new_reward_model(self.reference, self.preferences, torch.Generator())  # whose draws are replaced
-            load_module(model.requires_grad_(False), reward)
-            self.reward, self._learned_reward = model, True
+        if "reward" not in self._given() and (reward := under("reward", state)):
+            self.reward = restored_reward_model(self.reference, self.preferences, reward)
+            self._learned_reward = True
         self._prepared = False  # so that references are scored by this reward; nothing is asked again
         if self.reward is not None:
             self.prepare()

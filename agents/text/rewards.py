@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from prefenvs.agents.checkpoint import Arrays, load_module
 from prefenvs.agents.reward_models import FitReport, fit
 from prefenvs.agents.reward_models.text import TEXT_REWARD_MODELS, TextModel, TextPreferences
 from prefenvs.agents.text.options import check_options
@@ -68,6 +69,17 @@ class TextPreferenceConfig:
 def new_reward_model(reference: Any, config: TextPreferenceConfig, rng: torch.Generator) -> TextModel:
     """The reward model that `config` names, on a copy of the reference, untrained."""
     return TEXT_REWARD_MODELS[config.reward_model](reference, rng=rng, **config.reward_options)
+
+
+def restored_reward_model(reference: Any, config: TextPreferenceConfig, state: Arrays) -> TextModel:
+    """The reward model that was learned, from its `module_state`.
+
+    Raises:
+        RunMismatch: if the weights belong to another one.
+    """
+    model = new_reward_model(reference, config, torch.Generator())  # whose draws are replaced
+    load_module(model, state)
+    return model.requires_grad_(False)
 
 
 def untrained_reward_model(reference: Any, config: TextPreferenceConfig) -> TextModel:

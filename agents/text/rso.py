@@ -59,6 +59,7 @@ class RSO(DirectAlignment):
         if self.reward is None:
             answered = ask_pairs(self, self.preferences.queries, rng)
             self.reward, self.report = learn_reward(self.reference, *answered, self.preferences, rng)
+            self._learned_reward = True
         known = torch.as_tensor(self.language.prompts("train"))
         parts = []
         for part in torch.randint(len(known), (self.config.pairs,), generator=rng).split(256):
