@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -50,11 +49,7 @@ class RewardWeighted(OnlineLearner):
 
     config_class = FineTuningConfig
     config: FineTuningConfig
-
-    @property
-    def writer(self) -> Any:
-        """The reference: samples of a policy that moves would be weighted over and over."""
-        return self.reference
+    on_policy = False  # samples of a policy that moves would be weighted over and over
 
     def _targets(self, experience: Experience) -> dict[str, Tensor]:
         rewards = experience.rewards.reshape(-1, self.config.group)
@@ -95,6 +90,7 @@ class BestOfN(OnlineLearner):
 
     config_class = BestOfNConfig
     config: BestOfNConfig
+    on_policy = False
 
     def complete(self, prompts: Tensor, rng: torch.Generator, *, deterministic: bool = False) -> Tensor:
         """(n, T) the best of `group` completions of each prompt (n, P); drawn, also where `deterministic` is asked.

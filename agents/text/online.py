@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import torch
@@ -120,6 +120,8 @@ class OnlineLearner(TextLearner):
 
     config_class = OnlineConfig
     config: OnlineConfig
+    on_policy: ClassVar[bool] = True
+    """Whether the policy writes what it learns from; else the reference does, and a rollout tells nothing of the KL."""
 
     def __init__(
         self,
@@ -140,8 +142,9 @@ class OnlineLearner(TextLearner):
             **learner: as TextLearner.
 
         Raises:
-            ValueError: for groups that do not fill a rollout, a reward that cannot be made or shaped as the settings
-                ask, and where steps are to be rewarded by a reward that knows none. Nothing was asked.
+            ValueError: for groups that do not fill a rollout, a controller of the KL where the policy does not write, a
+                reward that cannot be made or shaped as the settings ask, and where steps are to be rewarded by a reward
+                that knows none. Nothing was asked.
         """
         self.reward = reward
         self.report: Any = None
@@ -150,6 +153,11 @@ class OnlineLearner(TextLearner):
         super().__init__(policy, env, config=config, **learner)
         self.beta = self.config.beta
         """Weight of the KL now; the controllers change it."""
+        if not self.on_policy and self.config.kl_controller != "fixed":
+            raise ValueError(
+                f"kl_controller={self.config.kl_controller!r} follows the KL of what is written, and the reference "
+                f'writes for {type(self).__name__}. Expected "fixed".'
+            )
         self._check_steps()
         self.transformed: TransformedReward | None = None
         """What turns completions into the reward to learn from; there once prepared."""
@@ -207,7 +215,7 @@ class OnlineLearner(TextLearner):
     @property
     def writer(self) -> Any:
         """Who writes the completions."""
-        return self.policy
+        return self.policy if self.on_policy else self.reference
 
     # The loop.
 
@@ -311,14 +319,14 @@ class OnlineLearner(TextLearner):
         self.record_step(loss=loss, grad_norm=norm, ratio_deviation=(ratio - 1).abs().amax())
 
     def _log_rollout(self, experience: Experience) -> None:
-        kl = (experience.logps - experience.reference_logps).sum(-1)
         facts = {
             "proxy": experience.proxy.mean(),
             "shaped_reward": experience.rewards.mean(),
-            "kl": kl.mean(),
             "entropy": -experience.logps.sum(-1).mean(),
             "length": experience.mask.sum(-1).float().mean(),
         }
+        if self.on_policy:
+            facts["kl"] = (experience.logps - experience.reference_logps).sum(-1).mean()
         for name, value in zip(facts, torch.stack(list(facts.values())).tolist(), strict=True):
             self.logger.record(f"rollout/{name}", value)
         self.logger.record("rollout/beta", self.beta)

@@ -90,13 +90,15 @@ def test_ppo_without_reward_stays_where_it_is():
 
 @pytest.mark.parametrize("cls", METHODS)
 def test_the_same_seed_gives_the_same_numbers_and_a_resumed_run_those_of_an_unbroken_one(cls):
-    config = cls.config_class(learning_rate=1e-2, epochs=2, batch_size=16, kl_controller="adaptive_per_batch")
+    controller = "adaptive_per_batch" if cls.on_policy else "fixed"
+    config = cls.config_class(learning_rate=1e-2, epochs=2, batch_size=16, kl_controller=controller)
     settings = {"config": dataclasses.replace(config, transform="mean_std")}
     unbroken, first = made(cls, **settings).learn(32 * 5), made(cls, **settings).learn(32 * 2)
     resumed = made(cls, **settings)
     resumed.load_state(first.state())
     assert same(resumed.learn(32 * 3, reset_num_timesteps=False), unbroken)
-    assert resumed.beta == unbroken.beta != config.beta
+    assert resumed.beta == unbroken.beta
+    assert (unbroken.beta != config.beta) == cls.on_policy
     assert resumed.num_timesteps == unbroken.num_timesteps == 160
     assert not same(made(cls, **settings, seed=1).learn(32 * 5), unbroken)
 
@@ -118,6 +120,17 @@ def test_an_adaptive_controller_raises_beta_while_the_kl_is_above_its_target_and
     assert learner.beta > 0.1
     high = dataclasses.replace(config, kl_target=1000.0)
     assert made(RLOO, config=high).learn(32).beta == pytest.approx(0.1 * (1 - 0.2 * 32 / 200))
+
+
+@pytest.mark.parametrize("cls", [RewardWeighted, BestOfN])
+def test_where_the_reference_writes_no_kl_is_read_off_its_completions(cls):
+    logged = {}
+    learner = made(cls, config=cls.config_class(learning_rate=0.2))
+    learner.learn(64, callback=lambda *_: logged.update(learner.logger.name_to_value))
+    assert "rollout/proxy" in logged
+    assert "rollout/kl" not in logged, "it would be 0, whatever was learned"
+    with pytest.raises(ValueError, match=f"the reference writes for {cls.__name__}"):
+        made(cls, config=cls.config_class(kl_controller="adaptive"))
 
 
 def test_rewards_are_shaped_by_what_the_reference_earns():
