@@ -28,6 +28,7 @@ from prefenvs.agents.text.rewards import (
     Reward,
     learn_reward,
     restored_reward_model,
+    true_reward,
     untrained_reward_model,
 )
 from prefenvs.error import unknown_name
@@ -115,7 +116,7 @@ class OnlineLearner(TextLearner):
     """Learns from rewards of its own completions. Subclasses fill `_targets` and `_loss`.
 
     The reward is learned from the teacher's answers before the first rollout, unless `reward` is given or the
-    environments are of the evaluation door, whose true reward is then learned from.
+    environments are of the evaluation door, whose true reward is then learned from, shaped as any other.
     """
 
     config_class = OnlineConfig
@@ -225,15 +226,14 @@ class OnlineLearner(TextLearner):
             answered = ask_pairs(self, self.preferences.queries, rng)
             self.reward, self.report = learn_reward(self.reference, *answered, self.preferences, rng)
             self._learned_reward = True
-        if self.reward is not None:
-            self.transformed = self._transformed(torch.Generator().manual_seed(self.seed + 2))
-            if self.config.transform in OF_STEPS:
-                model: Any = self.reward
-                self.stepwise = TransformedSteps(model, self.config.transform, **self.config.transform_options)
+        self.transformed = self._transformed(torch.Generator().manual_seed(self.seed + 2))
+        if self.config.transform in OF_STEPS:
+            model: Any = self.reward
+            self.stepwise = TransformedSteps(model, self.config.transform, **self.config.transform_options)
 
     def _transformed(self, rng: torch.Generator) -> TransformedReward:
         settings, references = self.config, None
-        reward: Any = self.reward
+        reward: Any = true_reward(self.envs, self.language) if self.sees_true_reward else self.reward
         if settings.references:
             prompts = torch.as_tensor(self.language.prompt_tokens, device=self.device)
             length = self.language.max_new_tokens
@@ -259,20 +259,19 @@ class OnlineLearner(TextLearner):
 
     def proxy(self, prompts: Tensor, completions: Tensor) -> Tensor | None:
         """(n,) reward of completions before it is shaped; None before `prepare`, and where the true one is seen."""
-        return None if self.transformed is None else self.transformed.aggregated(prompts, completions)
+        if self.transformed is None or self.sees_true_reward:
+            return None
+        return self.transformed.aggregated(prompts, completions)
 
     @torch.no_grad()
     def roll_out(self) -> Experience:
         """Write completions of drawn prompts and score them."""
+        self.prepare()
+        assert self.transformed is not None
         written = self.write(self.draw_prompts(self.config.group), self.writer)
-        read = (written.prompts, written.tokens)
-        proxy = rewards = written.rewards
-        tokens = None
-        if not self.sees_true_reward:
-            self.prepare()
-            assert self.transformed is not None
-            proxy = self.transformed.aggregated(*read)
-            rewards = self.transformed.shaped(proxy, written.prompts)
+        read, tokens = (written.prompts, written.tokens), None
+        proxy = written.rewards if self.sees_true_reward else self.transformed.aggregated(*read)
+        rewards = self.transformed.shaped(proxy, written.prompts)
         if self.stepwise is not None:
             tokens = self.stepwise(*read)
             rewards = tokens.sum(-1)
@@ -350,7 +349,7 @@ class OnlineLearner(TextLearner):
             self.reward = restored_reward_model(self.reference, self.preferences, reward)
             self._learned_reward = True
         self._prepared = False  # so that references are scored by this reward; nothing is asked again
-        if self.reward is not None:
+        if self.reward is not None or self.sees_true_reward:
             self.prepare()
         if self.transformed is not None and (running := under("running", state)):
             tensors = {name: torch.as_tensor(np.array(array), device=self.device) for name, array in running.items()}

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,6 +16,7 @@ from prefenvs.agents.reward_models.text import TEXT_REWARD_MODELS, TextModel, Te
 from prefenvs.agents.text.options import check_options
 from prefenvs.error import unknown_name
 from prefenvs.segments import Label, Query
+from prefenvs.tasks.text.language import Language
 
 Reward = Callable[[Tensor, Tensor], Tensor] | Any
 """A reward model with `score(prompts, completions)`, or a function: (n, P) and (n, T) int64 to (n,)."""
@@ -24,6 +26,22 @@ Reward = Callable[[Tensor, Tensor], Tensor] | Any
 def score(reward: Reward, prompts: Tensor, completions: Tensor) -> Tensor:
     """(n,) reward of completions (n, T) of prompts (n, P), without gradient."""
     return getattr(reward, "score", reward)(prompts, completions).float()
+
+
+def true_reward(envs: Any, language: Language) -> Reward:
+    """The true reward that a batch of environments of the evaluation door pays, of any completions of its prompts."""
+    numbers = {prompt.tobytes(): i for i, prompt in enumerate(language.prompt_tokens)}
+
+    def paid(prompts: Tensor, completions: Tensor) -> Tensor:
+        ids = [numbers.get(prompt.tobytes(), -1) for prompt in prompts.cpu().numpy()]
+        if -1 in ids:
+            raise ValueError(
+                f"{prompts[ids.index(-1)].tolist()} is no prompt of the task, which knows no reward of it."
+            )
+        rewards = envs.unwrapped.task.task.rewards(np.array(ids), completions.cpu().numpy())
+        return torch.as_tensor(rewards, dtype=torch.float32, device=prompts.device)
+
+    return paid
 
 
 class OneMember:

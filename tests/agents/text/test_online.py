@@ -178,6 +178,39 @@ def test_through_the_evaluation_door_it_learns_from_the_true_reward():
     np.testing.assert_allclose(experience.proxy, truth, rtol=1e-6)
 
 
+@pytest.mark.parametrize("transform", ["tanh", "par"])
+def test_the_true_reward_is_shaped_as_any_other(transform):
+    config = GRPOConfig(transform=transform, references=3)
+    seen = GRPO(table(), envs(evaluation=True), config=config, device="cpu")
+
+    def paid(prompts, completions):
+        return torch.as_tensor(TASK.rewards(numbers(prompts), completions.numpy()), dtype=torch.float32)
+
+    shaped, expected = (learner.roll_out() for learner in (seen, made(GRPO, config=config, reward=paid)))
+    assert torch.equal(shaped.proxy, expected.proxy)
+    torch.testing.assert_close(shaped.rewards, expected.rewards)
+    assert (shaped.rewards - shaped.proxy).abs().max() > 0.1
+    assert seen.proxy(shaped.prompts, shaped.tokens) is None
+
+
+def test_a_shaped_true_reward_goes_on_as_it_was():
+    config = RLOOConfig(learning_rate=1e-2, transform="mean_std")
+    first, unbroken, resumed = (RLOO(table(), envs(evaluation=True), config=config, device="cpu") for _ in range(3))
+    resumed.load_state(first.learn(64).state())
+    resumed.learn(96, reset_num_timesteps=False)
+    assert same(resumed, unbroken.learn(160))
+
+
+def test_the_best_of_n_is_chosen_by_the_true_reward_where_that_is_seen():
+    learner = BestOfN(table(), envs(evaluation=True), device="cpu").learn(32)
+    observations, _ = learner.envs.reset(seed=0, options={"prompt_id": np.arange(32) % 8})
+    rewards = TASK.rewards(np.arange(32) % 8, learner.predict(observations)[0])
+    alone = table().sample(torch.from_numpy(LANGUAGE.prompt_tokens).repeat(4, 1), 4, torch.Generator().manual_seed(0))
+    with pytest.raises(ValueError, match=r"\[3, 3\] is no prompt of the task"):
+        learner.transformed(torch.tensor([[3, 3]]), torch.ones(1, 4, dtype=torch.int64))
+    assert rewards.mean() > TASK.rewards(np.arange(32) % 8, alone.tokens.numpy()).mean() + 0.5
+
+
 def test_errors_say_how_to_mend_them():
     with pytest.raises(ValueError, match="no whole groups of 5"):
         made(RLOO, config=RLOOConfig(group=5))
