@@ -94,6 +94,8 @@ class TextLearner:
         self._steps: dict[str, list[Tensor]] = {}
         self.rng = torch.Generator().manual_seed(seed)
         """Of prompts, completions and minibatches; on the CPU, so that they do not depend on the device."""
+        self.predict_rng = torch.Generator().manual_seed(seed + 3)
+        """Of what `predict` draws, which so changes nothing of what is learned."""
         self.optimizer = torch.optim.Adam([{"params": list(module.parameters())} for module in self.trained().values()])
         self.envs.reset(seed=seed)
 
@@ -195,7 +197,7 @@ class TextLearner:
         """
         shown = prompts_of(observation, self.language)
         prompts = torch.as_tensor(shown if shown.ndim == 2 else shown[None], device=self.device)
-        tokens = self.complete(prompts, self.rng, deterministic=deterministic).cpu().numpy()
+        tokens = self.complete(prompts, self.predict_rng, deterministic=deterministic).cpu().numpy()
         return (tokens if shown.ndim == 2 else tokens[0]), None
 
     def complete(self, prompts: Tensor, rng: torch.Generator, *, deterministic: bool = False) -> Tensor:

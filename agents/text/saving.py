@@ -18,6 +18,9 @@ from prefenvs.tasks.text.lm import Decoder
 if TYPE_CHECKING:
     from prefenvs.agents.text.learner import TextLearner
 
+GENERATORS = ("rng", "predict_rng")
+"""Of a learner, part of its state."""
+
 
 def save_learner(learner: TextLearner, path: str | Path) -> None:
     """Write a learner's settings and state; see `TextLearner.save`."""
@@ -74,7 +77,8 @@ def learner_state(learner: TextLearner) -> Arrays:
     state = {f"{name}/{key}": array for name, module in modules.items() for key, array in module_state(module).items()}
     state |= {f"optimizer/{key}": array for key, array in optimizer_state(learner.optimizer).items()}
     state |= {f"own/{key}": np.asarray(array) for key, array in learner._own_state().items()}
-    return state | {"rng": learner.rng.get_state().numpy(), "num_timesteps": np.array(learner.num_timesteps)}
+    state |= {name: getattr(learner, name).get_state().numpy() for name in GENERATORS}
+    return state | {"num_timesteps": np.array(learner.num_timesteps)}
 
 
 def load_learner_state(learner: TextLearner, state: Arrays) -> None:
@@ -87,7 +91,8 @@ def load_learner_state(learner: TextLearner, state: Arrays) -> None:
         load_module(module, under(name, state))
     load_optimizer(learner.optimizer, under("optimizer", state))
     learner._load_own_state(under("own", state))
-    learner.rng.set_state(torch.as_tensor(np.array(state["rng"])))
+    for name in set(GENERATORS) & set(state):  # earlier files lack predict_rng, which then begins anew
+        getattr(learner, name).set_state(torch.as_tensor(np.array(state[name])))
     learner.num_timesteps = int(state["num_timesteps"])
 
 

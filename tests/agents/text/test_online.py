@@ -103,6 +103,19 @@ def test_the_same_seed_gives_the_same_numbers_and_a_resumed_run_those_of_an_unbr
     assert not same(made(cls, **settings, seed=1).learn(32 * 5), unbroken)
 
 
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_predict_changes_nothing_of_what_is_learned_and_goes_on_where_it_was(deterministic):
+    shown, _ = envs().reset(seed=0)
+    asked = made(RLOO)
+    asked.predict(shown, deterministic=deterministic)
+    assert same(asked.learn(64), made(RLOO).learn(64))
+    resumed = made(RLOO)
+    resumed.load_state(asked.state())
+    first, again, second = (learner.predict(shown)[0] for learner in (asked, resumed, asked))
+    np.testing.assert_array_equal(first, again)
+    assert (first != second).any()
+
+
 @pytest.mark.parametrize("variant", GRPO_VARIANTS)
 def test_every_variant_of_grpo_raises_the_reward(variant):
     config = dataclasses.replace(GRPO_VARIANTS[variant], learning_rate=5e-2)
