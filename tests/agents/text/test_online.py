@@ -127,6 +127,29 @@ def test_every_variant_of_grpo_raises_the_reward(variant):
     assert after > before + 0.5
 
 
+@pytest.mark.parametrize("aggregation", ["bnpo", "dapo"])
+def test_dapo_weighs_every_token_of_a_rollout_alike_and_bnpo_those_of_its_minibatch(aggregation):
+    config = GRPOConfig(aggregation=aggregation, batch_size=8, beta=0.0)
+    learner = made(GRPO, config=config)
+    experience = learner.roll_out()
+    losses = -experience.targets["advantages"].double() * experience.mask  # where ratios are 1
+    counts = experience.mask.sum(-1)
+    assert len(set(counts.reshape(4, 8).sum(1).tolist())) > 1, "minibatches of different length"
+    for rows in torch.arange(32).split(8):  # 4 minibatches of a rollout's tokens, or each its own
+        tokens = counts.sum() / 4 if aggregation == "dapo" else counts[rows].sum()
+        batch = experience[rows]
+        torch.testing.assert_close(learner._loss(batch, batch.logps).double(), losses[rows].sum() / tokens)
+
+
+@pytest.mark.parametrize(("batch_size", "differ"), [(8, True), (None, False)])
+def test_dapo_and_bnpo_differ_where_a_rollout_is_cut(batch_size, differ):
+    def learned(aggregation):
+        return made(GRPO, config=GRPOConfig(aggregation=aggregation, batch_size=batch_size, beta=0.0)).learn(64)
+
+    one, other = (learned(name).policy.table for name in ("bnpo", "dapo"))
+    assert ((one - other).abs().max() > 1e-6) == differ
+
+
 def test_an_adaptive_controller_raises_beta_while_the_kl_is_above_its_target_and_lowers_it_below():
     config = RLOOConfig(learning_rate=0.2, beta=0.1, kl_controller="adaptive", kl_target=0.01, kl_horizon=200)
     learner = made(RLOO, config=config).learn(32 * 10)
