@@ -19,6 +19,7 @@ from prefenvs.agents.reward_models.text import (
     WinRate,
 )
 from prefenvs.agents.reward_transforms import OF_MEMBERS, OF_STEPS, REWARD_TRANSFORMS, RewardContext, RunningRewards
+from prefenvs.agents.text.advantages import penalised_rewards
 from prefenvs.agents.text.kl_control import adaptive_kl, adaptive_kl_per_batch
 from prefenvs.agents.text.learner import TextConfig, TextLearner
 from prefenvs.agents.text.options import check_options
@@ -108,8 +109,8 @@ class Experience:
         return Experience(**parts, targets={name: value[rows] for name, value in self.targets.items()})
 
     def sequence_rewards(self, beta: float) -> Tensor:
-        """(n,) reward less beta log pi/ref of the whole completion."""
-        return self.rewards - beta * (self.logps - self.reference_logps).sum(-1)
+        """(n,) reward less beta log pi/ref of the whole completion, by `penalised_rewards`."""
+        return penalised_rewards(self.rewards, self.logps.sum(-1), self.reference_logps.sum(-1), beta=beta)
 
 
 class OnlineLearner(TextLearner):

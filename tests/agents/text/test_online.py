@@ -10,6 +10,7 @@ import torch
 import prefenvs
 from prefenvs.agents.reward_models.text import PairwisePreference
 from prefenvs.agents.reward_transforms import REWARD_TRANSFORMS
+from prefenvs.agents.text.advantages import dr_grpo, penalised_token_rewards, rloo
 from prefenvs.agents.text.exact import completion_probabilities
 from prefenvs.agents.text.fine_tuning import BestOfN, RewardWeighted
 from prefenvs.agents.text.grpo import GRPO, GRPO_VARIANTS, GRPOConfig
@@ -63,6 +64,23 @@ def test_the_ratio_of_the_first_step_is_exactly_1(make):
     now = learner.policy.logprobs(experience.prompts, experience.tokens)
     assert torch.equal((now - experience.logps).exp(), torch.ones(32, 4))
     assert (experience.logps[experience.mask] < 0).all()
+
+
+@pytest.mark.parametrize("cls", [RLOO, GRPO, P3O])
+def test_the_reward_less_the_kl_is_the_sum_of_what_ppo_pays_its_tokens(cls):
+    extra = {"kl": "reward", "advantage": "dr_grpo"} if cls is GRPO else {}
+    learner = made(cls, config=cls.config_class(beta=0.3, learning_rate=0.1, **extra)).learn(32 * 5)
+    e = learner.roll_out()
+    paid = penalised_token_rewards(e.rewards, e.logps, e.reference_logps, e.mask, beta=0.3).sum(-1)
+    assert (paid - e.rewards).abs().max() > 0.01
+    torch.testing.assert_close(e.sequence_rewards(0.3), paid)
+    grouped = paid.reshape(-1, learner.config.group)
+    if cls is P3O:  # which subtracts: only differences count
+        targets = e.targets["rewards"].reshape(-1, 2)
+        torch.testing.assert_close(targets[:, 0] - targets[:, 1], grouped[:, 0] - grouped[:, 1])
+    else:
+        expected = {RLOO: rloo, GRPO: dr_grpo}[cls](grouped)
+        torch.testing.assert_close(e.targets["advantages"].reshape(expected.shape), expected)
 
 
 @pytest.mark.parametrize("clipping", ["separate", "joint"])
