@@ -15,7 +15,7 @@ from prefenvs.agents.text.learner import TextConfig, TextLearner
 from prefenvs.agents.text.losses import PAIR_LOSSES, PairLogps
 from prefenvs.agents.text.losses.margins import updated_reward_margin
 from prefenvs.agents.text.losses.unpaired import kto_reference_kl, updated_shift
-from prefenvs.agents.text.options import check_options
+from prefenvs.agents.text.options import at_least, check_options
 from prefenvs.agents.text.pair_logps import READS, mismatched_ratios, pair_logps, with_reference
 from prefenvs.agents.text.preference_pairs import PreferencePairs, ask_pairs
 from prefenvs.agents.text.rewards import Reward, need_score, restored_reward_model, score
@@ -35,6 +35,10 @@ class DirectConfig(TextConfig):
     """Pairs a step."""
     options: Mapping[str, float] = field(default_factory=dict)
     """Options of the loss, beta for one; by default its own."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least(self, batch_size=1)
 
 
 class DirectAlignment(TextLearner):

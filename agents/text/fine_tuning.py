@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from prefenvs.agents.text.online import Experience, OnlineConfig, OnlineLearner
+from prefenvs.agents.text.options import above
 from prefenvs.agents.text.sample_weights import rejection_sample, reward_weights
 from prefenvs.error import unknown_name
 from prefenvs.metrics.over_optimisation import best_of_n_kl
@@ -30,6 +31,7 @@ class FineTuningConfig(OnlineConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        above(self, beta=0)
         if self.selection not in SELECTIONS:
             raise unknown_name("selection", self.selection, SELECTIONS)
 

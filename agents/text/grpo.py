@@ -10,6 +10,7 @@ from torch import Tensor
 from prefenvs.agents.text.advantages import GROUP_ADVANTAGES
 from prefenvs.agents.text.kl_control import KL_ESTIMATORS
 from prefenvs.agents.text.online import Experience, OnlineConfig, OnlineLearner
+from prefenvs.agents.text.options import above, at_least
 from prefenvs.agents.text.policy_losses import AGGREGATIONS, ppo_token_loss
 from prefenvs.error import unknown_name
 
@@ -39,6 +40,8 @@ class GRPOConfig(OnlineConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        at_least(self, group=2)
+        above(self, clip=0, clip_high=0)
         for name, known in (
             ("advantage", GROUP_ADVANTAGES),
             ("aggregation", AGGREGATIONS),

@@ -17,6 +17,7 @@ from stable_baselines3.common.utils import configure_logger, get_device
 from torch import Tensor, nn
 
 from prefenvs.agents.checkpoint import Arrays
+from prefenvs.agents.text.options import above
 from prefenvs.agents.text.progress import ProgressBar
 from prefenvs.agents.text.rewards import TextPreferenceConfig
 from prefenvs.agents.text.rollouts import Written, prompts_of, write
@@ -33,6 +34,9 @@ class TextConfig:
     """Adam's; "lin_1e-3" falls linearly to 0 over the run."""
     max_grad_norm: float = 1.0
     """Gradients longer than this are shortened to it."""
+
+    def __post_init__(self) -> None:
+        above(self, max_grad_norm=0)
 
 
 class TextLearner:

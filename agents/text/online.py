@@ -22,7 +22,7 @@ from prefenvs.agents.reward_transforms import OF_MEMBERS, OF_STEPS, REWARD_TRANS
 from prefenvs.agents.text.advantages import penalised_rewards
 from prefenvs.agents.text.kl_control import adaptive_kl, adaptive_kl_per_batch
 from prefenvs.agents.text.learner import TextConfig, TextLearner
-from prefenvs.agents.text.options import check_options
+from prefenvs.agents.text.options import above, at_least, check_options
 from prefenvs.agents.text.preference_pairs import ask_pairs
 from prefenvs.agents.text.rewards import (
     OneMember,
@@ -69,6 +69,14 @@ class OnlineConfig(TextConfig):
     """Completions of the reference a prompt whose rewards the transform compares with."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least(self, beta=0, group=1, epochs=1, batch_size=1, references=0)
+        above(self, kl_target=0, kl_horizon=0)
+        if self.batch_size is not None and self.batch_size % self.group:
+            raise ValueError(
+                f"batch_size={self.batch_size} completions are no whole groups of {self.group}: expected a multiple "
+                "of group."
+            )
         if self.kl_controller not in CONTROLLERS:
             raise unknown_name("kl_controller", self.kl_controller, CONTROLLERS)
         for field_name, known in (("transform", set(REWARD_TRANSFORMS) - OF_MEMBERS), ("aggregate", OF_MEMBERS)):

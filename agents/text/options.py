@@ -1,4 +1,4 @@
-"""Options that are given by name, checked against the function that will read them before anything is asked."""
+"""Settings and options, checked before anything is asked."""
 
 from __future__ import annotations
 
@@ -50,3 +50,28 @@ def check_options(
             f"{field}={dict(options)!r} lacks {missing[0]!r}, which {reader} needs. "
             f"Give {field}={{{missing[0]!r}: ..., ...}}."
         )
+
+
+def at_least(settings: Any, **least: float) -> None:
+    """Refuse fields of the settings below a number; None is none of them.
+
+    Raises:
+        ValueError: naming the field.
+    """
+    _bounded(settings, least, lambda value, bound: value >= bound, "{} or more")
+
+
+def above(settings: Any, **bounds: float) -> None:
+    """Refuse fields of the settings that are not above a number; None is none of them.
+
+    Raises:
+        ValueError: naming the field.
+    """
+    _bounded(settings, bounds, lambda value, bound: value > bound, "more than {}")
+
+
+def _bounded(settings: Any, bounds: Mapping[str, float], fits: Callable[[Any, float], bool], expected: str) -> None:
+    for name, bound in bounds.items():
+        value = getattr(settings, name)
+        if value is not None and not fits(value, bound):  # nan fits nothing
+            raise ValueError(f"{name}={value!r}, expected {expected.format(bound)}.")

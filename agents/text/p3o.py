@@ -8,6 +8,7 @@ from torch import Tensor
 
 from prefenvs.agents.text.advantages import penalised_rewards
 from prefenvs.agents.text.online import Experience, OnlineConfig, OnlineLearner
+from prefenvs.agents.text.options import above
 from prefenvs.agents.text.policy_losses import p3o_joint, p3o_separate
 from prefenvs.error import unknown_name
 
@@ -28,6 +29,7 @@ class P3OConfig(OnlineConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        above(self, clip=0)
         if self.clipping not in P3O_LOSSES:
             raise unknown_name("clipping", self.clipping, P3O_LOSSES)
         if self.group != 2:

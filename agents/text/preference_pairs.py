@@ -117,8 +117,10 @@ def ask_pairs(learner: TextLearner, queries: int, rng: torch.Generator) -> tuple
     Raises:
         BudgetSpent: if nothing may be asked.
         EvaluationOnly: at the evaluation door.
-        ValueError: if the reference hardly ever writes two different completions of a prompt.
+        ValueError: for no queries, and if the reference hardly ever writes two different completions of a prompt.
     """
+    if queries < 1:
+        raise ValueError(f"queries={queries}, expected 1 or more. Nothing was asked.")
     feedback = prefenvs.feedback(learner.envs)
     queries = int(min(queries, feedback.remaining))
     if not queries:

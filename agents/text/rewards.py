@@ -13,7 +13,7 @@ from torch import Tensor
 from prefenvs.agents.checkpoint import Arrays, load_module
 from prefenvs.agents.reward_models import FitReport, fit
 from prefenvs.agents.reward_models.text import TEXT_REWARD_MODELS, TextModel, TextPreferences
-from prefenvs.agents.text.options import check_options
+from prefenvs.agents.text.options import above, at_least, check_options
 from prefenvs.error import unknown_name
 from prefenvs.segments import Label, Query
 from prefenvs.tasks.text.language import Language
@@ -78,6 +78,8 @@ class TextPreferenceConfig:
     """Accuracy on the training queries at which fitting stops."""
 
     def __post_init__(self) -> None:
+        at_least(self, queries=1, epochs=1, batch_size=1)
+        above(self, learning_rate=0)
         if self.reward_model not in TEXT_REWARD_MODELS:
             raise unknown_name("reward_model", self.reward_model, TEXT_REWARD_MODELS)
         make, reader = TEXT_REWARD_MODELS[self.reward_model], f"reward_model={self.reward_model!r}"

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from prefenvs.agents.text.direct import DirectAlignment, DirectConfig
+from prefenvs.agents.text.options import above, at_least
 from prefenvs.agents.text.preference_pairs import PreferencePairs, ask_pairs
 from prefenvs.agents.text.rewards import learn_reward, need_score, score, untrained_reward_model
 from prefenvs.agents.text.sample_weights import rejection_sample
@@ -24,6 +25,11 @@ class RSOConfig(DirectConfig):
     """Completions of the reference that the two of a pair are accepted from (the paper: 64)."""
     beta: float = 0.5
     """Of acceptance, exp((r - r_max) / beta), in units of reward a nat (the paper: 0.5)."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least(self, pairs=1, candidates=2)
+        above(self, beta=0)
 
 
 class RSO(DirectAlignment):

@@ -11,13 +11,16 @@ import prefenvs
 from prefenvs.agents.reward_models.text import PairwisePreference
 from prefenvs.agents.reward_transforms import REWARD_TRANSFORMS
 from prefenvs.agents.text.advantages import dr_grpo, penalised_token_rewards, rloo
+from prefenvs.agents.text.direct import DirectConfig
 from prefenvs.agents.text.exact import completion_probabilities
-from prefenvs.agents.text.fine_tuning import BestOfN, RewardWeighted
+from prefenvs.agents.text.fine_tuning import BestOfN, FineTuningConfig, RewardWeighted
 from prefenvs.agents.text.grpo import GRPO, GRPO_VARIANTS, GRPOConfig
 from prefenvs.agents.text.p3o import P3O, P3OConfig
 from prefenvs.agents.text.ppo import TokenPPO, TokenPPOConfig
+from prefenvs.agents.text.preference_pairs import ask_pairs
 from prefenvs.agents.text.rewards import TextPreferenceConfig
 from prefenvs.agents.text.rloo import RLOO, RLOOConfig
+from prefenvs.agents.text.rso import RSOConfig
 from prefenvs.tasks.text.enumerable import TextEnum
 from prefenvs.tasks.text.lm import Decoder, Tabular
 
@@ -342,3 +345,43 @@ def test_a_transform_of_one_s_own_takes_the_options_that_it_names(monkeypatch):
     torch.testing.assert_close(experience.rewards, experience.proxy + 5)
     with pytest.raises(ValueError, match="option='context' is not known"):
         GRPOConfig(transform="shifted", transform_options={"context": None})
+
+
+@pytest.mark.parametrize(
+    ("config_class", "settings", "words"),
+    [
+        (RLOOConfig, {"beta": -1.0}, r"beta=-1.0, expected 0 or more"),
+        (RLOOConfig, {"beta": float("nan")}, "beta=nan, expected 0 or more"),
+        (RLOOConfig, {"epochs": 0}, "epochs=0, expected 1 or more"),
+        (RLOOConfig, {"batch_size": 0}, "batch_size=0, expected 1 or more"),
+        (RLOOConfig, {"batch_size": 10}, "batch_size=10 completions are no whole groups of 4"),
+        (RLOOConfig, {"kl_target": 0.0}, "kl_target=0.0, expected more than 0"),
+        (RLOOConfig, {"kl_horizon": 0}, "kl_horizon=0, expected more than 0"),
+        (RLOOConfig, {"references": -1}, "references=-1, expected 0 or more"),
+        (RLOOConfig, {"max_grad_norm": 0.0}, "max_grad_norm=0.0, expected more than 0"),
+        (RLOOConfig, {"group": 1}, "group=1, expected 2 or more"),
+        (GRPOConfig, {"group": 1}, "group=1, expected 2 or more"),
+        (GRPOConfig, {"clip": -1.0}, "clip=-1.0, expected more than 0"),
+        (GRPOConfig, {"clip_high": 0.0}, "clip_high=0.0, expected more than 0"),
+        (P3OConfig, {"clip": 0.0}, "clip=0.0, expected more than 0"),
+        (P3OConfig, {"epochs": 0}, "epochs=0, expected 1 or more"),
+        (TokenPPOConfig, {"value_clip": -0.2}, "value_clip=-0.2, expected more than 0"),
+        (TokenPPOConfig, {"trace": 1.5}, r"trace=1.5, expected a number in \[0, 1\]"),
+        (FineTuningConfig, {"beta": 0.0}, "beta=0.0, expected more than 0"),
+        (DirectConfig, {"batch_size": 0}, "batch_size=0, expected 1 or more"),
+        (RSOConfig, {"candidates": 1}, "candidates=1, expected 2 or more"),
+        (RSOConfig, {"batch_size": 0}, "batch_size=0, expected 1 or more"),
+        (TextPreferenceConfig, {"queries": 0}, "queries=0, expected 1 or more"),
+        (TextPreferenceConfig, {"queries": -5}, "queries=-5, expected 1 or more"),
+        (TextPreferenceConfig, {"epochs": 0}, "epochs=0, expected 1 or more"),
+    ],
+)
+def test_settings_out_of_range_are_refused(config_class, settings, words):
+    with pytest.raises(ValueError, match=words):
+        config_class(**settings)
+
+
+@pytest.mark.parametrize("queries", [0, -5])
+def test_no_questions_cannot_be_asked(queries):
+    with pytest.raises(ValueError, match=f"queries={queries}, expected 1 or more"):
+        ask_pairs(made(RLOO), queries, torch.Generator())
