@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 from stable_baselines3.common.callbacks import BaseCallback
+
+from prefenvs.preference_env import PreferenceEnv
 
 FIRST_SEED = 1_000_000
 """Evaluation episode i is reset with this seed plus i; training seeds lie far below."""
@@ -42,53 +45,92 @@ class Evaluation:
         }
 
 
+EnvMaker = str | Callable[[], gym.Env[Any, Any]]
+"""An id of a task or of any Gymnasium environment, or a function that makes one with its true reward shown."""
+
+
 def evaluate(
-    policy: Any, env_id: str, episodes: int = 20, *, deterministic: bool = True, first_seed: int = FIRST_SEED
+    policy: Any, env: EnvMaker, episodes: int = 20, *, deterministic: bool = True, first_seed: int = FIRST_SEED
 ) -> Evaluation:
     """Play episodes with the true reward shown. The same episodes every time.
 
     Args:
-        policy: an SB3 model (anything with `predict`), or None for uniformly random actions.
-        env_id: id of a task.
+        policy: an SB3 model (anything with `predict`), or None for uniformly random actions. It is shown observations
+            as its VecNormalize, if it has one, normalizes them.
+        env: an id, or a function that makes the environment as the policy knows it, wrappers and their statistics
+            included: `lambda: RescaleAction(gym.make(id, evaluation=True), -1, 1)`.
         episodes: how many.
         deterministic: take the policy's mode.
         first_seed: of episode 0; episode i is reset with this plus i.
+
+    Raises:
+        ValueError: if the reward is hidden, or the policy was trained on other spaces.
     """
-    env = gym.make(env_id, evaluation=True)
-    env.action_space.seed(first_seed)
+    normalizer = policy.get_vec_normalize_env() if hasattr(policy, "get_vec_normalize_env") else None
+    played = _made(env)
+    _check_spaces(policy, played)
+    played.action_space.seed(first_seed)
     returns, successes = [], []
     for episode in range(episodes):
-        observation, _ = env.reset(seed=first_seed + episode)
+        observation, _ = played.reset(seed=first_seed + episode)
         total, over = 0.0, False
         info: dict[str, Any] = {}
         while not over:
-            action = env.action_space.sample()
+            action = played.action_space.sample()
             if policy is not None:
+                observation = observation if normalizer is None else normalizer.normalize_obs(observation)
                 action, _ = policy.predict(observation, deterministic=deterministic)
-            observation, reward, terminated, truncated, info = env.step(action)
+            observation, reward, terminated, truncated, info = played.step(action)
             total, over = total + float(reward), terminated or truncated
         returns.append(total)
         if "success" in info:
             successes.append(bool(info["success"]))
-    env.close()
+    played.close()
     share = float(np.mean(successes)) if successes else None
     return Evaluation(float(np.mean(returns)), float(np.std(returns)), episodes, share)
+
+
+def _made(env: EnvMaker) -> gym.Env[Any, Any]:
+    if callable(env):
+        made = env()
+    else:
+        made = gym.make(env, evaluation=True) if env.rpartition(":")[2].startswith("prefenvs/") else gym.make(env)
+    if isinstance(made.unwrapped, PreferenceEnv):
+        raise ValueError(
+            f"{made} hides its reward, so every return would be 0. Make it with evaluation=True, or give the "
+            "environment that was wrapped by prefenvs.wrap."
+        )
+    return made
+
+
+def _check_spaces(policy: Any, env: gym.Env[Any, Any]) -> None:
+    """Refuse a policy trained in wrappers that `env` lacks: observations or actions would mean something else."""
+    for name in ("observation_space", "action_space"):
+        trained, shown = getattr(policy, name, None), getattr(env, name)
+        if not isinstance(trained, gym.spaces.Box) or len(trained.shape) == 3:
+            continue  # SB3 turns images round itself, and refuses other values than those it knows
+        if trained != shown:
+            raise ValueError(
+                f"the policy was trained with {name} {trained}, {env} has {shown}. If it was trained in wrappers, give "
+                "a function that makes the environment in the same ones: evaluate(policy, lambda: Wrapper(gym.make(id, "
+                "evaluation=True)))."
+            )
 
 
 class EvalCallback(BaseCallback):
     """Logs `eval/true_return` every so many steps and keeps the curve; it never chooses a model by it."""
 
-    def __init__(self, env_id: str, every: int, episodes: int = 5, path: Path | None = None) -> None:
-        """Evaluate on `env_id`.
+    def __init__(self, env: EnvMaker, every: int, episodes: int = 5, path: Path | None = None) -> None:
+        """Evaluate on `env`.
 
         Args:
-            env_id: id of a task.
+            env: an id, or a function that makes an environment; see `evaluate`.
             every: environment steps between evaluations.
             episodes: a time.
             path: CSV file that gets the curve, or None.
         """
         super().__init__()
-        self.env_id, self.every, self.episodes, self.path = env_id, every, episodes, path
+        self.env, self.every, self.episodes, self.path = env, every, episodes, path
         self.curve = np.zeros((0, 4))
         """(evaluations, 4) step, mean true return, standard deviation, episodes."""
 
@@ -102,7 +144,7 @@ class EvalCallback(BaseCallback):
 
     def evaluate(self, episodes: int | None = None) -> Evaluation:
         """Evaluate now."""
-        found = evaluate(self.model, self.env_id, episodes or self.episodes)
+        found = evaluate(self.model, self.env, episodes or self.episodes)
         self.curve = np.vstack([self.curve, [self.num_timesteps, found.mean, found.sd, found.episodes]])
         self.logger.record("eval/true_return", found.mean)
         if self.path is not None:

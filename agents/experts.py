@@ -275,10 +275,7 @@ def train_expert(
     Raises:
         ValueError: if the task is not known, its actions are discrete or the policy is another task's.
     """
-    if task not in TASKS:
-        raise unknown_name("task", task, TASKS)
-    if policy is not None and policy.facts.get("task", task) != task:
-        raise ValueError(f"the policy acts in {policy.facts['task']}, not in {task}. Give a file of {task}.")
+    check_task(task, policy)
     settings = expert_settings(task, steps)
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     if policy is None:
@@ -288,6 +285,19 @@ def train_expert(
         others, made = weaker_policies(policy, seed), {"policy": dict(policy.facts)}
     values = described(evaluate_policy(policy, others, task, settings, seed), settings, seed, command)
     return replace(values, facts={**values.facts, **made})
+
+
+def check_task(task: str, policy: NetworkValues | None = None) -> None:
+    """Refuse a task that an expert, or this policy, cannot act in.
+
+    Raises:
+        ValueError: if the task is not known, its actions are discrete or the policy is another task's.
+    """
+    if task not in TASKS:
+        raise unknown_name("task", task, TASKS)
+    if policy is not None and policy.facts.get("task", task) != task:
+        raise ValueError(f"the policy acts in {policy.facts['task']}, not in {task}. Give a file of {task}.")
+    _action_space(task)
 
 
 def described(values: NetworkValues, settings: ExpertSettings, seed: int, command: str) -> NetworkValues:

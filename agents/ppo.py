@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import gymnasium as gym
@@ -14,17 +15,20 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.preprocessing import is_image_space
 from stable_baselines3.common.torch_layers import FlattenExtractor, MlpExtractor
 from stable_baselines3.common.utils import explained_variance
-from torch import Tensor, nn
+from torch import Tensor
 
-from prefenvs.agents.fused import MLP, FusedAdam, covers_adam, linear_layers
+from prefenvs.agents.fused import MLP, FusedAdam, covers_adam, linear_layers, numpy_kernels, torch_kernels
+
+Array = Any
+"""A tensor, or where `numpy_kernels` cover the networks an array of numpy."""
 
 
 class PPO(stable_baselines3.PPO):
-    """Stable-Baselines3's PPO, the same numbers from the same seed up to the order of sums, in less time.
+    """Stable-Baselines3's PPO, the same numbers from the same seed up to rounding, in less time.
 
-    Schulman et al. 2017, arXiv:1707.06347. SB3's own loop collects the rollouts, but acts by `PPOUpdate.act`; a rollout
-    becomes tensors once, and an update runs without autograd. What `covered_parts` says it does not cover, SB3's own
-    code does.
+    Schulman et al. 2017, arXiv:1707.06347. SB3's own loop collects the rollouts, but acts by `PPOUpdate.act`, and an
+    update runs without autograd; small networks on the CPU run in numpy. What `covered_parts` says it does not cover,
+    SB3's own code does.
 
     Example:
         >>> from prefenvs.agents import PPO
@@ -47,27 +51,30 @@ class PPO(stable_baselines3.PPO):
         finally:
             del self.policy.forward
 
+    @torch.no_grad()
     def train(self) -> None:
         """As SB3: `n_epochs` passes over the rollout in minibatches."""
         update = self._covering_update()
         if update is None:
-            super().train()
+            with torch.enable_grad():
+                super().train()
             return
         self.policy.set_training_mode(True)
         self._update_learning_rate(self.policy.optimizer)
         clip = self.clip_range(self._current_progress_remaining)  # type: ignore[operator]
         clip_vf = None if self.clip_range_vf is None else self.clip_range_vf(self._current_progress_remaining)  # type: ignore[operator]
         update.prepare()
-        rollout = rollout_tensors(self.rollout_buffer)
+        rollout = update.rollout(self.rollout_buffer)
         epochs: list[list[Outcome]] = []
         while len(epochs) < self.n_epochs and update.moved:
-            order = torch.from_numpy(np.random.permutation(len(rollout.returns))).to(self.device)
-            shuffled = Rollout(*(field.index_select(0, order) for field in rollout))
+            order = update.array(torch.from_numpy(np.random.permutation(len(rollout.returns))).to(self.device))
+            shuffled = Rollout(*(field[order] for field in rollout))
             if self.normalize_advantage:
                 shuffled = shuffled._replace(advantages=standardized(shuffled.advantages, self.batch_size))
             epochs.append([])
-            for batch in zip(*(field.split(self.batch_size) for field in shuffled), strict=True):
-                epochs[-1].append(update.step(Rollout(*batch), clip, clip_vf))
+            for start in range(0, len(order), self.batch_size):
+                batch = Rollout(*(field[start : start + self.batch_size] for field in shuffled))
+                epochs[-1].append(update.step(batch, clip, clip_vf))
                 if not update.moved:
                     break
         self._n_updates += len(epochs)
@@ -105,57 +112,48 @@ class PPO(stable_baselines3.PPO):
 
 
 class Rollout(NamedTuple):
-    """Steps of a rollout as float32 tensors of B rows, under SB3's names."""
+    """Steps of a rollout in float32, B rows each, under SB3's names."""
 
-    observations: Tensor
-    actions: Tensor
-    values: Tensor
-    log_probs: Tensor
-    advantages: Tensor
-    returns: Tensor
+    observations: Array
+    actions: Array
+    values: Array
+    log_probs: Array
+    advantages: Array
+    returns: Array
 
 
 class Outcome(NamedTuple):
     """What one minibatch of B rows gave; its losses are computed from it, for all minibatches at once."""
 
-    log_ratio: Tensor
+    log_ratio: Array
     """(B,) log-probability of each action less what it was in the rollout."""
-    error: Tensor
+    error: Array
     """(B,) value less return."""
-    entropy: Tensor
-    """(B,) or () entropy of the actions' law."""
-    advantages: Tensor
+    entropy: Array
+    """() entropy of the actions' law, the mean over the rows."""
+    advantages: Array
     """(B,) advantages, standardized if they are to be."""
 
 
-def rollout_tensors(buffer: RolloutBuffer) -> Rollout:
-    """A full rollout on the buffer's device, (steps * E, ...) in the order in which SB3 numbers the steps."""
-    if not buffer.generator_ready:  # as SB3's own `get` leaves it
-        for name in Rollout._fields:
-            setattr(buffer, name, buffer.swap_and_flatten(getattr(buffer, name)))
-        buffer.generator_ready = True
-    flat = [torch.as_tensor(getattr(buffer, n), dtype=torch.float32, device=buffer.device) for n in Rollout._fields]
-    return Rollout(flat[0].flatten(1), flat[1].flatten(1), *(field.flatten() for field in flat[2:]))
-
-
-def standardized(advantages: Tensor, batch_size: int) -> Tensor:
+def standardized(advantages: Array, batch_size: int) -> Array:
     """(B,) advantages less the mean and divided by the standard deviation of their own minibatch; one alone is kept."""
     whole = len(advantages) // batch_size * batch_size
-    stretches = (advantages[:whole].view(-1, batch_size), advantages[whole:].view(1, -1))
-    parts = [
-        part if part.shape[1] < 2 else (part - part.mean(1, keepdim=True)) / (part.std(1, keepdim=True) + 1e-8)
-        for part in stretches
-    ]
-    return torch.cat([part.flatten() for part in parts])
+    found = advantages + 0.0
+    for part in (found[:whole].reshape(-1, batch_size), found[whole:].reshape(1, -1)):
+        if part.shape[1] > 1:
+            part -= part.mean(1, keepdims=True)
+            part /= ((part * part).sum(1, keepdims=True) / (part.shape[1] - 1)) ** 0.5 + 1e-8
+    return found
 
 
 def mean_losses(outcomes: list[Outcome], clip: float) -> dict[str, float]:
     """Means over minibatches of SB3's losses, by the names they are logged under."""
-    sizes = [len(outcome.error) for outcome in outcomes]
-    log_ratio, error, entropy, advantages = (
-        torch.cat([part.expand(size) for part, size in zip(parts, sizes, strict=True)])
-        for parts in zip(*outcomes, strict=True)
+    xp = torch if isinstance(outcomes[0].error, Tensor) else np
+    log_ratio, error, advantages = (
+        torch.as_tensor(xp.concatenate([getattr(outcome, name) for outcome in outcomes]))
+        for name in ("log_ratio", "error", "advantages")
     )
+    sizes = [len(outcome.error) for outcome in outcomes]
     counts = torch.tensor(sizes, device=error.device)
     share = (1 / (counts * len(outcomes))).repeat_interleave(counts)  # of a row in the mean
     ratio = log_ratio.exp()
@@ -163,21 +161,30 @@ def mean_losses(outcomes: list[Outcome], clip: float) -> dict[str, float]:
     rows = {
         "policy_gradient_loss": -surrogate,
         "value_loss": error.square(),
-        "entropy_loss": -entropy,
         "approx_kl": ratio - 1 - log_ratio,
         "clip_fraction": ((ratio - 1).abs() > clip).float(),
     }
-    return dict(zip(rows, (torch.stack(list(rows.values())) @ share).tolist(), strict=True))
+    means = dict(zip(rows, (torch.stack(list(rows.values())) @ share).tolist(), strict=True))
+    return means | {"entropy_loss": -float(xp.stack([outcome.entropy for outcome in outcomes]).mean())}
 
 
 class PPOUpdate:
-    """Acting and one minibatch of PPO on an actor and a critic MLP, forwards and backwards by hand, on any device."""
+    """Acting and one minibatch of PPO on an actor and a critic MLP, forwards and backwards by hand.
+
+    It computes in tensors on any device, or in numpy where `numpy_kernels` cover both networks.
+    """
 
     def __init__(self, model: stable_baselines3.PPO, parts: tuple[Any, ...]) -> None:
         """Update the networks of `model`; `parts` is what `covered_parts` found in it."""
         self.model, self.parts = model, parts
-        self.actor, self.critic = (MLP(*network) for network in parts[0])
-        self.law: Any = _Categorical() if isinstance(model.action_space, gym.spaces.Discrete) else _Gaussian()
+        small = numpy_kernels.cover(
+            [layer for layers, _ in parts[0] for layer in layers], max(model.batch_size, model.n_envs)
+        )
+        kernels = numpy_kernels if small else torch_kernels
+        self.array, self._xp = kernels.array, kernels.xp
+        self.actor, self.critic = (MLP(*network, kernels=kernels) for network in parts[0])
+        law = _Categorical if isinstance(model.action_space, gym.spaces.Discrete) else _Gaussian
+        self.law: Any = law(kernels)
         self.adam = FusedAdam(model.policy.optimizer)
         self.moved = True
         """Whether the last step moved the weights; a target_kl may forbid it."""
@@ -186,57 +193,69 @@ class PPOUpdate:
         """Begin a stretch of calls. Gradients are parts of one flat tensor, whose norm is clipped in one call."""
         policy: Any = self.model.policy
         params = list(policy.parameters())
-        self._gradient = torch.zeros(sum(p.numel() for p in params), device=params[0].device)
-        for param, part in zip(params, self._gradient.split([p.numel() for p in params]), strict=True):
+        gradient = torch.zeros(sum(p.numel() for p in params), device=params[0].device)
+        for param, part in zip(params, gradient.split([p.numel() for p in params]), strict=True):
             param.grad = part.view_as(param)
+        self._gradient, self._one = self.array(gradient), self.array(gradient.new_ones(()))
         for part in (self.adam, self.actor, self.critic):
             part.prepare()
-        self.law.log_std = getattr(policy, "log_std", None)
+        self.law.prepare(policy)
         self.moved = True
+
+    def rollout(self, buffer: RolloutBuffer) -> Rollout:
+        """A full buffer as (steps * E, ...) rows in the order in which SB3 numbers the steps."""
+        if not buffer.generator_ready:  # as SB3's own `get` leaves it
+            for name in Rollout._fields:
+                setattr(buffer, name, buffer.swap_and_flatten(getattr(buffer, name)))
+            buffer.generator_ready = True
+        flat = [torch.as_tensor(getattr(buffer, n), dtype=torch.float32, device=buffer.device) for n in Rollout._fields]
+        return Rollout(
+            *map(self.array, (flat[0].flatten(1), flat[1].flatten(1), *(field.flatten() for field in flat[2:])))
+        )
 
     @torch.no_grad()
     def act(self, obs: Tensor, deterministic: bool = False) -> tuple[Tensor, Tensor, Tensor]:
         """(B, *act) actions, (B, 1) values and (B,) log-probabilities: the policy's `forward`, drawing as it does."""
-        obs = obs.float().flatten(1)
-        outputs = self.actor.forward(obs)
+        rows = self.array(obs.float().flatten(1))
+        outputs = self.actor.forward(rows)
         actions = self.law.mode(outputs) if deterministic else self.law.sample(outputs)
         log_prob, _ = self.law.log_prob(outputs, actions)
-        shape = self.model.action_space.shape or ()
-        return actions.reshape(-1, *shape), self.critic.forward(obs).clone(), log_prob
+        values = self.critic.forward(rows) + 0.0
+        actions, values, log_prob = (torch.as_tensor(part) for part in (actions, values, log_prob))
+        return actions.reshape(-1, *(self.model.action_space.shape or ())), values, log_prob
 
-    @torch.no_grad()
     def step(self, batch: Rollout, clip: float, clip_vf: float | None) -> Outcome:
-        """Update the policy by one minibatch.
+        """Update the policy by one minibatch. Call it under `torch.no_grad`.
 
         Args:
             batch: B rows, with their advantages standardized if they are to be.
             clip: range of the probability ratio about 1.
             clip_vf: range of the value about the old value, or None.
         """
-        model, B = self.model, batch.returns.shape[0]
+        model, xp, B = self.model, self._xp, len(batch.returns)
         log_prob, entropy = self.law.log_prob(self.actor.forward(batch.observations), batch.actions)
-        values = self.critic.forward(batch.observations).squeeze(1)
+        values = self.critic.forward(batch.observations)[:, 0]
         log_ratio = log_prob - batch.log_probs
-        ratio = log_ratio.exp()
+        ratio = xp.exp(log_ratio)
         if clip_vf is not None:
             change = values - batch.values
-            values = batch.values + change.clamp(-clip_vf, clip_vf)
+            values = batch.values + change.clip(-clip_vf, clip_vf)
         error = values - batch.returns
         outcome = Outcome(log_ratio, error, entropy, batch.advantages)
         if model.target_kl is not None:
-            self.moved = (ratio - 1 - log_ratio).mean().item() <= 1.5 * model.target_kl
+            self.moved = float((ratio - 1 - log_ratio).mean()) <= 1.5 * model.target_kl
             if not self.moved:
                 return outcome
 
-        # Where the ratio is inside its range plain and clipped are equal and both pass the gradient on, half each.
-        plain, clipped = batch.advantages * ratio, batch.advantages * ratio.clamp(1 - clip, 1 + clip)
-        self.actor.backward(self.law.backward(plain * (plain <= clipped) / -B, model.ent_coef))
+        # The gradient stops where the ratio has left its range the way that pays.
+        inside = batch.advantages * (ratio - 1) <= abs(batch.advantages) * clip
+        self.actor.backward(self.law.backward(batch.advantages * ratio * inside / -B, model.ent_coef))
         by_value = error * (2 * model.vf_coef / B)
         if clip_vf is not None:
-            by_value *= change.abs() <= clip_vf
+            by_value *= abs(change) <= clip_vf
         self.critic.backward(by_value[:, None])
-        norm = torch.linalg.vector_norm(self._gradient)
-        self._gradient.mul_((model.max_grad_norm / (norm + 1e-6)).clamp_(max=1.0))
+        norm = xp.sqrt(self._gradient @ self._gradient)
+        self._gradient *= xp.minimum(model.max_grad_norm / (norm + 1e-6), self._one)
         self.adam.step()
         return outcome
 
@@ -244,55 +263,69 @@ class PPOUpdate:
 class _Gaussian:
     """Independent normal actions about the outputs, with a log standard deviation that no observation changes."""
 
-    log_std: nn.Parameter
+    def __init__(self, kernels: ModuleType) -> None:
+        self.array, self._xp = kernels.array, kernels.xp
 
-    def mode(self, mean: Tensor) -> Tensor:
+    def prepare(self, policy: Any) -> None:
+        """Look the policy's parameter and its gradient up anew."""
+        self._log_std, self._gradient = self.array(policy.log_std), self.array(policy.log_std.grad)
+        self._ones = self.array(torch.ones_like(policy.log_std))
+
+    def mode(self, mean: Array) -> Array:
         """(B, act) the likeliest actions."""
-        return mean.clone()
+        return mean + 0.0
 
-    def sample(self, mean: Tensor) -> Tensor:
+    def sample(self, mean: Array) -> Array:
         """(B, act) actions, drawn as torch's Normal draws them."""
-        return mean + torch.empty_like(mean).normal_() * self.log_std.exp()
+        noise = torch.as_tensor(mean).new_empty(mean.shape).normal_()
+        return mean + self.array(noise) * self._xp.exp(self._log_std)
 
-    def log_prob(self, mean: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
+    def log_prob(self, mean: Array, actions: Array) -> tuple[Array, Array]:
         """(B,) log-probabilities of (B, act) actions and the () entropy of their law."""
-        self._inverse = (-self.log_std).exp()
-        self._z = (actions - mean).mul_(self._inverse)
-        self._squares = self._z.square()
-        scale = self.log_std.sum() + 0.5 * math.log(2 * math.pi) * len(self.log_std)
-        return self._squares.sum(1).mul_(-0.5).sub_(scale), scale + 0.5 * len(self.log_std)
+        self._inverse = self._xp.exp(-self._log_std)
+        self._z = (actions - mean) * self._inverse
+        self._squares = self._z * self._z
+        scale = self._log_std @ self._ones + 0.5 * math.log(2 * math.pi) * len(self._log_std)
+        return self._squares @ (-0.5 * self._ones) - scale, scale + 0.5 * len(self._log_std)
 
-    def backward(self, by_log_prob: Tensor, ent_coef: float) -> Tensor:
+    def backward(self, by_log_prob: Array, ent_coef: float) -> Array:
         """(B, act) gradient by the mean; writes the gradient by `log_std`, the entropy's bonus included."""
-        assert self.log_std.grad is not None
-        torch.mv((self._squares - 1).t(), by_log_prob, out=self.log_std.grad).sub_(ent_coef)
-        return self._z.mul_(self._inverse).mul_(by_log_prob[:, None])
+        self._gradient[:] = by_log_prob @ (self._squares - 1) - ent_coef
+        return self._z * self._inverse * by_log_prob[:, None]
 
 
 class _Categorical:
     """Discrete actions by softmax of the outputs."""
 
-    log_std: None
+    def __init__(self, kernels: ModuleType) -> None:
+        self.array, self._xp = kernels.array, kernels.xp
 
-    def mode(self, logits: Tensor) -> Tensor:
+    def prepare(self, policy: Any) -> None:
+        """Look up anew on what device the policy is."""
+        self._numbers = self.array(torch.arange(policy.action_space.n, device=policy.device))
+
+    def mode(self, logits: Array) -> Array:
         """(B, 1) the likeliest actions."""
-        return logits.argmax(1, keepdim=True)
+        return logits.argmax(1)[:, None]
 
-    def sample(self, logits: Tensor) -> Tensor:
+    def sample(self, logits: Array) -> Array:
         """(B, 1) actions, drawn as torch's Categorical draws them."""
-        return torch.multinomial(logits.softmax(1), 1, replacement=True)
+        return self.array(torch.multinomial(torch.as_tensor(logits).softmax(1), 1, replacement=True))
 
-    def log_prob(self, logits: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
-        """(B,) log-probabilities of (B, 1) actions, and (B,) entropies of their laws."""
-        self._log_p, self._actions = logits.log_softmax(1), actions.long()
-        self._p = self._log_p.exp()
+    def log_prob(self, logits: Array, actions: Array) -> tuple[Array, Array]:
+        """(B,) log-probabilities of (B, 1) actions, and the () mean entropy of their laws."""
+        xp = self._xp
+        shifted = logits - xp.amax(logits, 1, keepdims=True)
+        self._log_p = shifted - xp.log(xp.exp(shifted).sum(1, keepdims=True))
+        self._p = xp.exp(self._log_p)
         self._entropy = -(self._p * self._log_p).sum(1)
-        return self._log_p.gather(1, self._actions).squeeze(1), self._entropy
+        self._chosen = self._numbers == actions
+        return xp.where(self._chosen, self._log_p, 0.0).sum(1), self._entropy.mean()
 
-    def backward(self, by_log_prob: Tensor, ent_coef: float) -> Tensor:
+    def backward(self, by_log_prob: Array, ent_coef: float) -> Array:
         """(B, n) gradient by the logits: of log p_a it is [a] - p, of the entropy H it is -p (log p + H)."""
-        grad = self._p * -by_log_prob[:, None]
-        grad.scatter_add_(1, self._actions, by_log_prob[:, None])
+        by_log_prob = by_log_prob[:, None]
+        grad = self._xp.where(self._chosen, by_log_prob, 0.0) - self._p * by_log_prob
         if ent_coef:
             grad += (ent_coef / len(grad)) * self._p * (self._log_p + self._entropy[:, None])
         return grad

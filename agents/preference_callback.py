@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,34 +11,38 @@ from typing import Any
 import numpy as np
 import torch
 from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.vec_env import unwrap_vec_wrapper
 
 from prefenvs.agents.evaluation import write_csv
-from prefenvs.agents.learned_reward import RewardReplayBuffer
+from prefenvs.agents.learned_reward import LearnedReward, RewardReplayBuffer
 from prefenvs.agents.reward_models import FitReport, PreferenceData, RewardEnsemble, fit
+from prefenvs.agents.reward_models.step_model import check_fitted
 from prefenvs.error import unknown_name
 from prefenvs.labelling import Feedback
-from prefenvs.queries import STRATEGIES, Candidates, sessions
+from prefenvs.queries import STRATEGIES, Candidates, queries_to_ask, sessions
 from prefenvs.segment_store import SegmentStore
 from prefenvs.segments import Label, Query
 
 HISTORY = ("step", "asked", "answered", "loss", "accuracy", "held_out_accuracy", "epochs")
 """Columns of a learner's history of sessions."""
+WITHOUT_BUDGET = 200
+"""Queries that are asked where neither the config nor a budget says how many."""
 
 
 @dataclass
 class PreferenceConfig:
     """When and what to ask, and how to learn from the answers."""
 
-    queries: int = 200
-    """Queries to ask in all; a smaller budget of the environment wins."""
+    queries: int | None = None
+    """Queries to ask in all; None for the environment's whole budget, or 200 without one. A smaller budget wins."""
     sessions: int = 10
     """Feedback sessions the queries are spread over."""
     schedule: str = "constant"
     """How: constant, decaying or growing."""
     first_session: int = 1000
     """Environment steps before the first session."""
-    last_session: int = 10_000
-    """Environment steps at the last session; the others lie evenly between."""
+    last_session: int | None = None
+    """Environment steps at the last session, the others lie evenly between; None for half of those of `learn`."""
     segment_steps: int = 50
     """Steps a segment (B-Pref: 50)."""
     strategy: str = "uniform"
@@ -69,7 +74,7 @@ class PreferenceConfig:
         self.hidden = tuple(self.hidden)  # JSON made it a list
         if self.strategy not in STRATEGIES:
             raise unknown_name("strategy", self.strategy, STRATEGIES)
-        if self.sessions < 1 or self.queries < self.sessions:
+        if self.sessions < 1 or (self.queries is not None and self.queries < self.sessions):
             raise ValueError(
                 f"queries={self.queries} do not fill sessions={self.sessions}; expected at least one each."
             )
@@ -79,7 +84,8 @@ class PreferenceCallback(BaseCallback):
     """Records segments, asks about them in sessions, trains the reward model and relabels the replay buffer.
 
     Sessions take place between rollouts, so a rollout sees one reward. Give it to `learn` of any SB3 algorithm whose
-    environment is wrapped by `LearnedReward` or whose `replay_buffer_class` is `RewardReplayBuffer`.
+    environment is wrapped by `LearnedReward` or whose `replay_buffer_class` is `RewardReplayBuffer`; with neither,
+    `learn` raises ValueError before anything is asked.
 
     Example:
         >>> from stable_baselines3 import SAC
@@ -103,9 +109,15 @@ class PreferenceCallback(BaseCallback):
             feedback: of the environment that the algorithm trains on.
             config: when and what to ask.
             seed: of windows, initial reward weights and shuffles.
-            reward_model: trained in place; by default a RewardEnsemble as `config` says, made when training starts.
+            reward_model: trained in place; by default a RewardEnsemble as `config` says, made when training starts. One
+                of your own is a StepRewardModel with the members of FITTED.
+
+        Raises:
+            TypeError: naming the members that `reward_model` lacks.
         """
         super().__init__()
+        if reward_model is not None:
+            check_fitted(reward_model)
         self.feedback, self.config, self.seed = feedback, config, seed
         self.reward_model = reward_model
         self.data = PreferenceData()
@@ -114,13 +126,13 @@ class PreferenceCallback(BaseCallback):
         """Sessions held so far."""
         self.history = np.zeros((0, 7))
         """(sessions, 7) a row a session, with the columns of HISTORY."""
-        budget = int(min(config.queries, feedback.remaining))
         self.history_path: Path | None = None
         """CSV file that gets the history after each session, or None."""
         self.latest: tuple[Query, Label] | None = None
         """Questions and answers of the last session held by this process."""
-        self._sizes = sessions(config.schedule, budget, config.sessions)
-        self._steps = np.linspace(config.first_session, max(config.last_session, config.first_session), config.sessions)
+        queries = queries_to_ask(config.queries, feedback.remaining, WITHOUT_BUDGET)
+        self._sizes = sessions(config.schedule, queries, config.sessions)
+        self._steps = np.zeros(0)  # of the sessions; known when training starts
         self._store: SegmentStore | None = None
         self._optimizer: torch.optim.Optimizer | None = None
         self._asked_features = np.zeros((0, 0), np.float32)
@@ -172,7 +184,22 @@ class PreferenceCallback(BaseCallback):
                 "reward model would be trained on other numbers than it relabels. Use VecNormalize(norm_obs=False), or "
                 "gymnasium.wrappers.NormalizeObservation around each environment."
             )
+        if not isinstance(getattr(self.model, "replay_buffer", None), RewardReplayBuffer):
+            rewarded = unwrap_vec_wrapper(env, LearnedReward)
+            if rewarded is None or rewarded.model is not self.reward_model:
+                raise ValueError(
+                    f"{type(self.model).__name__} would not learn from the answers: its environment is not wrapped by "
+                    "LearnedReward with this callback's reward model, nor is its replay buffer a RewardReplayBuffer. "
+                    "Off-policy, pass replay_buffer_class=RewardReplayBuffer; on-policy, train in LearnedReward(venv, "
+                    "model) with model = callback.build(venv.observation_space, venv.action_space, venv.num_envs, "
+                    "device). Nothing was asked."
+                )
+        first, last = self.config.first_session, self.config.last_session
+        last = self.model._total_timesteps // 2 if last is None else last
+        self._steps = np.linspace(first, max(first, last), self.config.sessions)
         self.build(env.observation_space, env.action_space, env.num_envs, self.model.device)
+        if self.num_timesteps != self.model.num_timesteps:  # it learned without this callback meanwhile
+            self.store.cut()
 
     def _on_rollout_start(self) -> None:
         due = self.session < len(self._steps) and self.num_timesteps >= self._steps[self.session]
@@ -192,6 +219,17 @@ class PreferenceCallback(BaseCallback):
         actions = self.locals.get("clipped_actions", self.locals["actions"])
         self.store.add(self.model._last_obs, actions, after, dones & ~truncated, truncated, ids)  # type: ignore[arg-type]
         return True
+
+    def _on_training_end(self) -> None:
+        left = sum(self._sizes[self.session :])
+        if left:
+            warnings.warn(
+                f"{left} of {sum(self._sizes)} questions were not asked: their sessions were due at steps "
+                f"{self._steps[self.session]:.0f} to {self._steps[-1]:.0f}, one between two rollouts, once there are "
+                f"segments of {self.config.segment_steps} steps, and training ended at step {self.num_timesteps}. "
+                "Train for longer, or change first_session, last_session, sessions or segment_steps in the config.",
+                stacklevel=2,
+            )
 
     def hold_session(self) -> None:
         """Sample queries, ask, train the reward model, relabel."""

@@ -21,7 +21,11 @@ _ON_POLICY = ("prefppo", "ppo")
 
 
 def choose_preset(
-    task: str | None = None, agent: str | None = None, preset: str | None = None, steps: int | None = None
+    task: str | None = None,
+    agent: str | None = None,
+    preset: str | None = None,
+    steps: int | None = None,
+    budget: int | None = None,
 ) -> Preset:
     """The preset that is named, or that of the task, with the changes asked for.
 
@@ -31,6 +35,7 @@ def choose_preset(
             the task.
         preset: name in PRESETS; by default that of the task.
         steps: by default the preset's.
+        budget: questions that may be asked; one greater than the preset's number is asked in full.
 
     Raises:
         ValueError: for an unknown name, or parts that do not go together.
@@ -52,6 +57,9 @@ def choose_preset(
         )
     chosen = named or default_preset(task, agent or default_agent(task))
     chosen = replace(chosen, task=task, agent=agent or chosen.agent, total_steps=steps or chosen.total_steps)
+    asked = chosen.preferences
+    if budget is not None and asked.queries is not None and asked.queries < budget:
+        chosen = replace(chosen, preferences=replace(asked, queries=budget))
     if chosen.agent in _OFF_POLICY and task not in TEXT and has_discrete_actions(task):
         other = {"pebble": "prefppo", "sac": "ppo"}[chosen.agent]
         raise ValueError(f"{chosen.agent} acts in continuous spaces only, {task} is not. Use --agent {other}.")

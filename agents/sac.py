@@ -11,7 +11,7 @@ import stable_baselines3
 import torch
 from stable_baselines3.common.preprocessing import is_image_space
 from stable_baselines3.common.torch_layers import FlattenExtractor
-from stable_baselines3.common.type_aliases import ReplayBufferSamples
+from stable_baselines3.common.type_aliases import ReplayBufferSamples, RolloutReturn
 from stable_baselines3.sac.policies import LOG_STD_MAX, LOG_STD_MIN, Actor, ContinuousCritic
 from torch import Tensor
 
@@ -54,6 +54,17 @@ class SAC(stable_baselines3.SAC):
         if self.replay_buffer_class is None and plain and not self.optimize_memory_usage:
             self.replay_buffer_class = TensorReplayBuffer
         super()._setup_model()
+
+    def collect_rollouts(self, *arguments: Any, **named: Any) -> RolloutReturn:
+        """As SB3: play, by default one step."""
+        policy: Any = self.policy
+        if self._update is None or self._update.parts[-1] is not policy:
+            return super().collect_rollouts(*arguments, **named)
+        policy.set_training_mode = lambda mode: None  # SB3 walks all modules twice a step; of these none has a mode
+        try:
+            return super().collect_rollouts(*arguments, **named)
+        finally:
+            del policy.set_training_mode
 
     def train(self, gradient_steps: int, batch_size: int = 64) -> None:
         """As SB3: sample and update `gradient_steps` times."""
@@ -224,7 +235,7 @@ class _SquashedGaussian:
         inside = (raw >= LOG_STD_MIN) & (raw <= LOG_STD_MAX)
         by_log_std = (by_mean * self._spread[:B] - alpha) * inside
         for head, by_output in zip(self.heads, (by_mean, by_log_std), strict=True):
-            write_gradients(head.weight, head.bias, by_output, latent)
+            write_gradients(head.weight.grad, head.bias.grad, by_output, latent)
         mean, log_std = self.heads
         self.trunk.backward((by_mean @ mean.weight).addmm_(by_log_std, log_std.weight))
 

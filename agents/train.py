@@ -139,6 +139,7 @@ def _train_control(run: Run, folder: Path, *, progress: bool, quiet: bool, clips
         "agent": preset.agent,
         "seed": run.seed,
         **final.facts(deterministic=True),
+        "device": str(model.device),
         "seconds": time.perf_counter() - started,
     }
     if preferences is not None:
@@ -204,7 +205,8 @@ def check_names(run: Run) -> None:
     """Refuse unknown names before anything is written.
 
     Raises:
-        ValueError: for an unknown task, agent, oracle, teacher or metric, or an agent that is not for the task.
+        ValueError: for an unknown task, agent, oracle, teacher, metric or device, an agent that is not for the task, or
+            a GPU that is not there.
     """
     if run.preset.task not in TASKS:
         raise unknown_name("env", run.preset.task, TASKS)
@@ -217,6 +219,7 @@ def check_names(run: Run) -> None:
             f"{run.preset.agent} {'does not write' if text else 'writes'} text, and {run.preset.task} is "
             f"{'a' if text else 'no'} text task. Use --agent with one of: {', '.join(sorted(fitting))}."
         )
+    check_device(run.device)
     make_oracle(run.oracle, run.preset.task)
     make_teacher(run.teacher)
     check_metrics(run.reward_metrics)
@@ -226,6 +229,21 @@ def check_names(run: Run) -> None:
         raise ValueError(
             f"reward_metrics compare a learned reward with the true one, and {run.preset.agent} learns none."
         )
+
+
+def check_device(device: str) -> None:
+    """Refuse a device that is not there, for which SB3 would take the CPU without a word.
+
+    Raises:
+        ValueError: saying what there is.
+    """
+    try:
+        wanted = torch.device("cpu" if device == "auto" else device)
+    except RuntimeError as error:
+        raise ValueError(f"device={device!r} is not known. Expected cpu, cuda or auto.") from error
+    found = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if wanted.type == "cuda" and (wanted.index or 0) >= found:
+        raise ValueError(f"device={device!r}, but torch finds {found} CUDA devices. Use another, cpu or auto.")
 
 
 def make_agent(run: Run, folder: Path | None = None, render_mode: str | None = None) -> BaseAlgorithm:

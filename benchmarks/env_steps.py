@@ -7,14 +7,14 @@ Each arm lives in a process of its own, and only one steps at a time: A B B A, s
 both. A pair's ratio is A's rate over B's; the table gives the median over pairs with a bootstrap interval. All arms
 take the same random actions from the same seeds, and reset where episodes end. Ours hides the reward and records for
 the oracle; Gymnasium's arms are its own environments. `physics` is what Gymnasium has MuJoCo do in a step, contact
-forces included, in as many threads as ours: a ceiling for whoever does all of it. `rollout` is mujoco.rollout.
+forces included, in as many threads as ours: a ceiling for whoever does all of it. `rollout` is mujoco.rollout. `thread`
+is ours in one thread, as sync is, and `gym.make` one environment of ours against Gymnasium's own.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -27,8 +27,27 @@ from _alternate import RESULTS, alternate, machine, ratio, serve
 
 ROBOTS = ("HalfCheetah", "Walker2d", "Hopper", "Ant", "Humanoid")
 PEERS = (("sync", 8), ("sync", 64), ("async", 8), ("async", 64), ("physics", 64), ("rollout", 64))
+PAIRS = (*((("ours", 64), peer) for peer in PEERS), (("thread", 64), ("sync", 8)), (("gym.make", 1), ("gymnasium", 1)))
 GROWTH = (1, 4, 16, 64, 256)  # environments
 WARM_UP = 10  # steps before the clock starts
+
+
+def single_arm(kind: str, robot: str, _n: int, _threads: int):
+    """One environment as (reset, step)."""
+    import gymnasium as gym
+
+    import prefenvs
+
+    env = gym.make(f"prefenvs/{robot}-v0", budget=100) if kind == "gym.make" else gym.make(f"{robot}-v5")
+    if kind == "gym.make":
+        prefenvs.feedback(env)
+
+    def step(actions: np.ndarray) -> None:
+        _, _, terminated, truncated, _ = env.step(actions[0])
+        if terminated or truncated:
+            env.reset()
+
+    return lambda: env.reset(seed=0), step, (env.action_space.low, env.action_space.high)
 
 
 def vector_arm(kind: str, robot: str, n: int, threads: int):
@@ -37,7 +56,8 @@ def vector_arm(kind: str, robot: str, n: int, threads: int):
 
     import prefenvs
 
-    if kind == "ours":
+    if kind in ("ours", "thread"):
+        threads = 1 if kind == "thread" else threads
         envs = gym.make_vec(f"prefenvs/{robot}-v0", num_envs=n, threads=threads, budget=100)
         prefenvs.feedback(envs)
     else:
@@ -124,7 +144,8 @@ def episode_lengths(robot: str, episodes: int = 50) -> np.ndarray:
 
 def worker(kind: str, robot: str, n: int, threads: int, seconds: float) -> None:
     """Step one batch for so many seconds whenever asked to."""
-    make = physics_arm if kind in ("physics", "rollout") else vector_arm
+    makers = {"physics": physics_arm, "rollout": physics_arm, "gym.make": single_arm, "gymnasium": single_arm}
+    make = makers.get(kind, vector_arm)
     reset, step, (low, high) = make(kind, robot, n, threads)
     actions = np.random.default_rng(0).uniform(low, high, (64, n, *low.shape)).astype(np.float32)
 
@@ -150,12 +171,13 @@ def in_turns(arms: list[tuple[str, int]], robot: str, given: argparse.Namespace)
 
 
 def compare(robot: str, given: argparse.Namespace) -> list[dict]:
-    """Ours with 64 environments against every peer."""
+    """Ours against every peer."""
     rows = []
-    for peer in PEERS:
-        ours, theirs = in_turns([("ours", 64), peer], robot, given).values()
-        medians = {"ours": float(np.median(ours)), "theirs": float(np.median(theirs))}
-        rows.append({"robot": robot, "peer": f"{peer[0]} {peer[1]}", **medians, **ratio(ours, theirs)})
+    for ours, peer in PAIRS:
+        rates = list(in_turns([ours, peer], robot, given).values())
+        medians = dict(zip(("ours", "theirs"), (float(np.median(r)) for r in rates), strict=True))
+        names = dict(zip(("arm", "peer"), (f"{kind} {n}" for kind, n in (ours, peer)), strict=True))
+        rows.append({"robot": robot, **names, **medians, **ratio(*rates)})
     return rows
 
 
@@ -171,11 +193,11 @@ def growth(robot: str, given: argparse.Namespace) -> list[dict]:
 def table(results: dict) -> str:
     """As markdown."""
     lines = [
-        "| robot | peer | ours, steps/s | peer, steps/s | ratio | 95% interval |",
-        "| --- | --- | --- | --- | --- | --- |",
+        "| robot | ours | peer | ours, steps/s | peer, steps/s | ratio | 95% interval |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     lines += [
-        f"| {r['robot']} | {r['peer']} | {r['ours']:,.0f} | {r['theirs']:,.0f} | {r['median']:.2f} "
+        f"| {r['robot']} | {r['arm']} | {r['peer']} | {r['ours']:,.0f} | {r['theirs']:,.0f} | {r['median']:.2f} "
         f"| {r['low']:.2f} to {r['high']:.2f} |"
         for r in results["comparisons"]
     ]
@@ -190,11 +212,13 @@ def main() -> None:
         kind, n, robot, threads, seconds = sys.argv[2:]
         worker(kind, robot, int(n), int(threads), float(seconds))
         return
+    from prefenvs.tasks.control.batched import usable_cores
+
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--robots", nargs="+", default=ROBOTS, choices=ROBOTS)
     parser.add_argument("--pairs", type=int, default=8)
     parser.add_argument("--seconds", type=float, default=1.0, help="of a measurement")
-    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="of ours and of the physics")
+    parser.add_argument("--threads", type=int, default=usable_cores(), help="of ours and of the physics")
     parser.add_argument("--out", type=Path, default=RESULTS / "env_steps.json")
     given = parser.parse_args()
     results: dict = {

@@ -6,8 +6,9 @@
 
 Both ask 200 questions about segments of 50 steps in five sessions, fit one reward network of 2x32 for the same number
 of epochs on batches of 32, and train PPO with the same hyperparameters in eight environments for five rollouts of 2048
-steps after the first session. Ours also plays the rollout that its first session asks about; imitation samples
-trajectories for its questions beside those of PPO, 20,000 steps in all. Programs run in turns, one thread each.
+steps after the first session. Ours also plays the rollout that its first session asks about; imitation plays whole
+episodes for its questions beside those of PPO, and both tell how many steps they simulate. Programs run in turns, one
+thread each.
 """
 
 from __future__ import annotations
@@ -28,8 +29,8 @@ PPO = {"n_steps": ROLLOUT // ENVS, "batch_size": 64, "n_epochs": 10, "gamma": 0.
 HIDDEN, BATCH, RATE = (32, 32), 32, 1e-3
 
 
-def ours(epochs: int, seed: int) -> None:
-    """A run of PrefPPO."""
+def ours(epochs: int, seed: int) -> int:
+    """A run of PrefPPO; the steps that it simulated."""
     import prefenvs
     from prefenvs.agents import PreferenceConfig, PrefPPO
 
@@ -50,12 +51,12 @@ def ours(epochs: int, seed: int) -> None:
     model = PrefPPO("MlpPolicy", envs, preferences=config, seed=seed, device="cpu", **PPO)
     model.learn((SESSIONS + 1) * ROLLOUT)
     assert model.preferences.feedback.asked == QUESTIONS
-    assert model.num_timesteps == (SESSIONS + 1) * ROLLOUT
     envs.close()
+    return model.num_timesteps
 
 
-def theirs(epochs: int, seed: int) -> None:
-    """A run of imitation's PreferenceComparisons, as its documentation composes it."""
+def theirs(epochs: int, seed: int) -> int:
+    """A run of imitation's PreferenceComparisons, as its documentation composes it; the steps that it simulated."""
     import numpy as np
     from imitation.algorithms import preference_comparisons as pc
     from imitation.rewards.reward_nets import BasicRewardNet
@@ -67,6 +68,14 @@ def theirs(epochs: int, seed: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         log = logger.configure(folder, [])
         envs = make_vec_env("Pendulum-v1", rng=rng, n_envs=ENVS)
+        step_wait, simulated = envs.step_wait, 0
+
+        def counted():
+            nonlocal simulated
+            simulated += ENVS
+            return step_wait()
+
+        envs.step_wait = counted
         net = BasicRewardNet(envs.observation_space, envs.action_space, hid_sizes=HIDDEN)
         preferences = pc.PreferenceModel(net)
         trainer = pc.BasicRewardTrainer(
@@ -90,6 +99,7 @@ def theirs(epochs: int, seed: int) -> None:
         assert agent.num_timesteps == SESSIONS * ROLLOUT, agent.num_timesteps
         assert len(learner.dataset) == QUESTIONS
         envs.close()
+        return simulated
 
 
 def worker(name: str, epochs: int) -> None:
@@ -105,9 +115,9 @@ def worker(name: str, epochs: int) -> None:
         nonlocal seed
         seed += 1
         before = time.perf_counter()
-        (theirs if name == "imitation" else ours)(epochs, seed)
+        simulated = (theirs if name == "imitation" else ours)(epochs, seed)
         seconds = time.perf_counter() - before
-        return {"seconds": seconds, "runs an hour": 3600 / seconds}
+        return {"seconds": seconds, "runs an hour": 3600 / seconds, "simulated steps": simulated}
 
     sys.stdout, answers = sys.stderr, sys.stdout  # imitation prints its schedule
     measure()  # imports, first uses

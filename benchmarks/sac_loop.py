@@ -5,8 +5,8 @@
     python benchmarks/sac_loop.py --width 128 --pairs 2 --steps 300
 
 Each program is one process; they run in turns, all on the same single core unless --cores says more: JAX computes an
-update beside Python's steps of the environment where it has a second core. The bound is the time that the update's
-matrix products alone take.
+update beside Python's steps of the environment where it has a second core. (macOS binds no process to cores.) The bound
+is the time that the update's matrix products alone take.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ BATCH = 256
 
 def worker(name: str, width: int, steps: int, random_steps: int, cores: int, device: str) -> None:
     """Train one program and measure steps a second; ours also measures the bound."""
-    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:cores])
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:cores])
     import gymnasium as gym
 
     facts = {"python": sys.version.split()[0], "gymnasium": version("gymnasium")}

@@ -5,10 +5,13 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from prefenvs.registration import register as register
 from prefenvs.registration import register_all
 
 if TYPE_CHECKING:
     from prefenvs.agents.evaluation import EvalCallback as EvalCallback
+    from prefenvs.answers import load_answers as load_answers
+    from prefenvs.answers import save_answers as save_answers
     from prefenvs.calibration import Calibration as Calibration
     from prefenvs.calibration import calibrate as calibrate
     from prefenvs.collecting import collect as collect
@@ -45,6 +48,7 @@ __version__ = "0.1.0"
 
 _MODULES = {
     "prefenvs.agents.evaluation": ("EvalCallback",),
+    "prefenvs.answers": ("load_answers", "save_answers"),
     "prefenvs.calibration": ("Calibration", "calibrate"),
     "prefenvs.collecting": ("collect",),
     "prefenvs.error": (
@@ -64,7 +68,7 @@ _MODULES = {
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 
-__all__ = sorted(_HOME)
+__all__ = sorted([*_HOME, "register"])
 
 
 def __getattr__(name: str) -> Any:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +34,12 @@ class Calibration:
     """Weight of a step for each step that follows it in the segment, as the teacher's."""
 
     def __post_init__(self) -> None:
+        for name, value in {"mean": self.mean, "sd": self.sd, "floor": self.floor, **self.factor_sd}.items():
+            if not math.isfinite(value):
+                raise ValueError(
+                    f"{name}={value}, expected a finite number. Where play at random meets rewards or factors that are "
+                    "nan or infinite, no unit can be measured."
+                )
         if not self.sd > 0:
             raise ValueError(
                 f"sd={self.sd}, expected a positive unit. Pass Calibration(sd=...) for a task of your own."
@@ -105,6 +112,21 @@ def cut_windows(
     )
 
 
+def utility_of(preference_model: Any, segments: JudgedSegments) -> np.ndarray:
+    """(n, T) utility of each step, or (n, 1) of each whole segment.
+
+    Raises:
+        ValueError: if the preference model gives another shape.
+    """
+    utility, (n, steps) = np.asarray(preference_model.utility(segments)), segments.mask.shape
+    if utility.shape not in ((n, steps), (n, 1)):
+        raise ValueError(
+            f"{type(preference_model).__name__}.utility gave shape {utility.shape}, expected (n, T) = ({n}, {steps}), "
+            f"of steps, or (n, 1) = ({n}, 1), of whole segments. Nothing was asked."
+        )
+    return utility
+
+
 def weighted_scores(utility: np.ndarray, mask: np.ndarray, myopia: float) -> tuple[np.ndarray, np.ndarray]:
     """Sums over a segment with and without myopia.
 
@@ -131,7 +153,7 @@ def measure(preference_model: Any, segments: JudgedSegments, myopia: float = 1.0
     steps = segments.mask.shape[1]
     if not hasattr(preference_model, "utility"):
         return Calibration(factor_sd=factor_sd, steps=steps, myopia=myopia)
-    scores = weighted_scores(preference_model.utility(segments), segments.mask, myopia)[1]
+    scores = weighted_scores(utility_of(preference_model, segments), segments.mask, myopia)[1]
     sd = float(np.std(scores))
     # Random play may never change the score (sparse rewards). Then a score of 1 is the unit.
     sd = sd if sd > 1e-12 * (1.0 + float(np.abs(scores).max())) else 1.0
@@ -146,6 +168,7 @@ def calibrate(
     steps: int = 5000,
     seed: int = 0,
     myopia: float = 1.0,
+    factors: Callable[[gym.Env[Any, Any]], dict[str, float]] | None = None,
 ) -> Calibration:
     """Measure the units of a teacher's parameters by random play.
 
@@ -156,9 +179,10 @@ def calibrate(
         steps: steps of random play.
         seed: of resets, actions and windows.
         myopia: of the teacher, where it rates: ratings are relative to scores as it remembers them.
+        factors: of an environment of your own, as given to `prefenvs.wrap`; their units are what "hierarchical" needs.
 
     Raises:
-        ValueError: for an unknown oracle or task, or an environment whose reward is hidden.
+        ValueError: for an unknown oracle or task, an environment whose reward is hidden, or factors of a suite's task.
 
     Example:
         >>> calibration = calibrate("Pendulum", segment_steps=50)
@@ -170,6 +194,8 @@ def calibrate(
     from prefenvs.preference_env import PreferenceEnv
 
     if isinstance(env, str):
+        if factors is not None:
+            raise ValueError(f"factors= is for an environment of your own; {env} names its own factors.")
         name = env.removeprefix("prefenvs/").split("-v")[0]
         return measure(make_oracle(oracle, name), reference_set(name, segment_steps, steps, seed), myopia)
     if isinstance(env.unwrapped, PreferenceEnv):
@@ -179,8 +205,8 @@ def calibrate(
         )
     rng = np.random.default_rng(seed)
     horizon = env.spec.max_episode_steps if env.spec is not None and env.spec.max_episode_steps else steps
-    episodes = random_play(ForeignTask(env, None), steps, horizon, rng)
-    return measure(make_oracle(oracle, ""), cut_windows(episodes, segment_steps, 2000, rng), myopia)
+    episodes = random_play(ForeignTask(env, factors), steps, horizon, rng)
+    return measure(make_oracle(oracle, None), cut_windows(episodes, segment_steps, 2000, rng), myopia)
 
 
 def reference_set(

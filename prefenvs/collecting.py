@@ -6,16 +6,18 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from gymnasium.vector import AutoresetMode
 
 from prefenvs.labelling import feedback
 from prefenvs.segment_store import SegmentStore
+from prefenvs.segments import Arrays, map_arrays
 
 
 def collect(envs: Any, act: Callable[[np.ndarray], np.ndarray], steps: int, *, seed: int | None = None) -> SegmentStore:
     """Play for some steps in each stream and keep the segments that can be asked about.
 
     Args:
-        envs: a Gymnasium vector environment of preference environments.
+        envs: a Gymnasium vector environment of preference environments, in any autoreset mode.
         act: (n, ...) observations to (n, ...) actions.
         steps: of each stream, from its reset on.
         seed: of the reset.
@@ -37,6 +39,36 @@ def collect(envs: Any, act: Callable[[np.ndarray], np.ndarray], steps: int, *, s
     for _ in range(steps):
         actions = act(observations)
         after, _, terminated, truncated, info = envs.step(actions)
-        store.add(observations, actions, after, terminated, truncated, np.asarray(info["segment_id"]))
+        ends, ids = step_ends(after, info)
+        store.add(observations, actions, ends, terminated, truncated, ids)
+        over = terminated | truncated
+        if over.any() and envs.metadata.get("autoreset_mode") is AutoresetMode.DISABLED:
+            after, _ = envs.reset(options={"reset_mask": over})
         observations = after
     return store
+
+
+def step_ends(after: Arrays, infos: dict[str, Any]) -> tuple[Arrays, np.ndarray]:
+    """How a step of a batch ended, for `SegmentStore.add`: what `step` returned, but for SAME_STEP autoreset.
+
+    There the observations and ids that `step` returns are those of the episodes that begin, and how the others ended is
+    in `infos["final_obs"]` and `infos["final_info"]`.
+
+    Args:
+        after: (E, *obs) that `envs.step` returned.
+        infos: beside them.
+
+    Returns:
+        (E, *obs) that followed the actions, the terminal ones included, and (E, 3) their ids.
+    """
+    ids = np.asarray(infos["segment_id"])
+    if "final_obs" not in infos:
+        return after, ids
+    over = infos["_final_obs"]
+    final, ends = infos["final_obs"][over], map_arrays(np.array, after)
+    if isinstance(ends, dict):
+        for key, array in ends.items():
+            array[over] = [observation[key] for observation in final]
+    else:
+        ends[over] = list(final)
+    return ends, np.where(over[:, None], infos["final_info"]["segment_id"], ids)

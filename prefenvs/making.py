@@ -8,6 +8,7 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
+from gymnasium.wrappers import OrderEnforcing, PassiveEnvChecker, RecordEpisodeStatistics, TimeLimit
 
 from prefenvs.error import unknown_name
 from prefenvs.preference_env import EvaluationEnv, FeedbackConfig, PreferenceEnv
@@ -56,6 +57,11 @@ def make(
     side = 84 if pixels is True else int(pixels) or None
     if side is not None and render_mode is None:
         render_mode = "rgb_array"
+    if "autoreset_mode" in feedback:
+        raise ValueError(
+            "autoreset_mode= is an argument of batches that step as arrays, and of no single environment. Where each "
+            'environment steps by itself, call gym.make_vec(..., vector_kwargs={"autoreset_mode": ...}).'
+        )
     task_kwargs, feedback = split_arguments(spec, task_kwargs, feedback)
     config = feedback_config(feedback, tuple(spec.kwargs))
     if evaluation:
@@ -100,6 +106,7 @@ def feedback_config(settings: Mapping[str, Any], others: tuple[str, ...] = ()) -
 
     Raises:
         ValueError: for an unknown argument, oracle, teacher or kind of answer, or a budget or seed out of range.
+        TypeError: for a budget or seed that is no whole number.
     """
     from prefenvs.oracles import ORACLES
     from prefenvs.teacher import ANSWERS, TEACHERS
@@ -116,6 +123,10 @@ def feedback_config(settings: Mapping[str, Any], others: tuple[str, ...] = ()) -
             raise unknown_name(argument, name, registry, plugin)
     if config.answer not in ANSWERS:
         raise unknown_name("answer", config.answer, ANSWERS)
+    if not isinstance(config.budget, int | np.integer | None):
+        raise TypeError(f"budget={config.budget!r}, expected a whole number of queries, or None for no limit.")
+    if not isinstance(config.feedback_seed, int | np.integer):
+        raise TypeError(f"feedback_seed={config.feedback_seed!r}, expected a whole number in [0, 2**64).")
     if config.budget is not None and config.budget < 0:
         raise ValueError(f"budget={config.budget} is negative. Expected a number of queries, or None for no limit.")
     if not 0 <= config.feedback_seed < 2**64:
@@ -135,17 +146,18 @@ def wrap(
     """Make a preference environment of any Gymnasium environment: its reward is hidden and answers come from an oracle.
 
     Args:
-        env: the environment; its reward becomes the true reward. If it has `get_state` and `set_state`, segments of it
-            can be drawn.
+        env: the environment; its reward becomes the true reward. If it has `get_state` and `set_state`, and no wrapper
+            that may change actions, segments of it can be drawn.
         factors: called with `env` after each step; named factors of the reward. By default the reward itself.
-            To learn their names `env` is reset and they are asked for once here.
+            To learn their names `env` is reset and they are asked for once here. `prefenvs.calibrate(..., factors=)`
+            measures their units.
         harmless_info: keys of the env's info that say nothing of the reward and may reach the learner.
         recorded_episodes: finished episodes that can still be asked about.
         name: name of the task in segments and reports; by default the id of `env`.
         **feedback: fields of FeedbackConfig: oracle, teacher, budget, answer, feedback_seed, store, run, calibration.
 
     Raises:
-        ValueError: for unknown names and arguments.
+        ValueError: for unknown names and arguments, or an environment whose reward is hidden already.
 
     Example:
         >>> import gymnasium as gym, prefenvs
@@ -162,6 +174,11 @@ def wrap(
         "name": name,
         **feedback,
     }
+    if isinstance(env.unwrapped, PreferenceEnv):
+        raise ValueError(
+            f"{env} hides its reward, so every answer would be a tie. It is a preference environment as it is: give "
+            "oracle=, budget= and the like where it is made, or wrap gym.make(..., evaluation=True)."
+        )
     task = ForeignTask(env, factors)
     if factors is not None:
         env.reset()
@@ -175,7 +192,7 @@ def wrap(
         config=feedback_config(feedback),
         harmless_info=harmless_info,
         recorded_episodes=recorded_episodes,
-        restorable=hasattr(env.unwrapped, "get_state") and hasattr(env.unwrapped, "set_state"),
+        restorable=_restorable(env),
     )
     wrapped._rebuild = (_wrap_arguments, arguments)
     return wrapped
@@ -183,6 +200,21 @@ def wrap(
 
 def _wrap_arguments(**arguments: Any) -> PreferenceEnv:
     return wrap(arguments.pop("env"), **arguments)
+
+
+PASS_ACTIONS = (
+    *(TimeLimit, OrderEnforcing, PassiveEnvChecker, RecordEpisodeStatistics),
+    *(gym.ObservationWrapper, gym.RewardWrapper),
+)
+"""Wrappers that hand on actions as they are."""
+
+
+def _restorable(env: gym.Env[Any, Any]) -> bool:
+    """Whether the states of a user's environment can be restored and its steps repeated by `env.unwrapped`."""
+    base = env.unwrapped
+    while isinstance(env, PASS_ACTIONS):
+        env = env.env
+    return env is base and hasattr(base, "get_state") and hasattr(base, "set_state")
 
 
 class ForeignTask(gym.Wrapper[Any, Any, Any, Any]):

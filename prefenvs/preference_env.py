@@ -32,7 +32,7 @@ class FeedbackConfig:
     feedback_seed: int = 0
     """Seed of the teacher's answers; the environment's own seed does not touch it."""
     store: str | None = None
-    """SQLite file that keeps the answers, or None to keep them in memory."""
+    """SQLite file that keeps the answers, or None for memory. With a file, an oracle with settings is a dataclass."""
     run: str = "run"
     """Name under which the answers are kept in the store."""
     calibration: Calibration | None = None
@@ -48,6 +48,9 @@ class PreferenceEnv(gym.Env[Any, Any]):
 
     `info["segment_id"]` is (stream, episode, t), int64, for the observation it comes with: t is 0 after a reset and the
     number of steps taken otherwise. Ask about segments with `prefenvs.feedback(env)`.
+
+    Ids are not given twice, so `check_env` of Gymnasium finds that "step info are not equivalent for the same seed"; it
+    finds nothing else.
 
     Example:
         >>> import gymnasium as gym, prefenvs
@@ -83,13 +86,14 @@ class PreferenceEnv(gym.Env[Any, Any]):
             harmless_info: keys of the task's info that may reach the learner.
             recorded_episodes: finished episodes that can still be asked about.
             pixels: side of square images to observe in place of the task's own observation.
-            restorable: whether `task` has `get_state` and `set_state`.
-            task_kwargs: what `task` was made with, so that units and optimal values are those of the same task.
+            restorable: whether `task` has `get_state` and `set_state`, and `task.unwrapped` repeats its steps.
+            task_kwargs: what a task of the suite was made with, so that units and optimal values are those of the same
+                task. None: it is a user's own, whatever its name.
         """
         self.task_name, self.horizon, self.feedback_config = name, horizon, config
         self._task, self._harmless_info, self._pixels, self._restorable = task, harmless_info, pixels, restorable
         self._recorder = Recorder(factors, recorded_episodes)
-        self._task_kwargs = dict(task_kwargs or {})
+        self._task_kwargs = None if task_kwargs is None else dict(task_kwargs)
         self._stream = -1
         self._feedback: Any = None
         self._rebuild: tuple[Callable[..., gym.Env[Any, Any]], dict[str, Any]] | None = None
@@ -115,8 +119,11 @@ class PreferenceEnv(gym.Env[Any, Any]):
 
         Raises:
             ValueError: if the action holds nan; nothing was done.
+            gymnasium.error.ResetNeeded: if no episode was begun, as in a copy; nothing was done.
         """
         check_action(action, self.action_space)
+        if self._recorder.episode < 0:
+            raise gym.error.ResetNeeded("no episode was begun, as in a copy. Call reset() first. Nothing was done.")
         base: Any = self._task
         observation, reward, terminated, truncated, info = base.step(action)
         factors = self._task.reward_factors()
@@ -159,7 +166,7 @@ class PreferenceEnv(gym.Env[Any, Any]):
         if self._rebuild is None:
             raise TypeError("this PreferenceEnv was not made by gym.make or prefenvs.wrap and cannot be pickled.")
         function, arguments = self._rebuild
-        return _rebuild, (function, arguments)
+        return _rebuild, (function, arguments, self.spec)
 
     # The oracle's side, reached by `prefenvs.feedback` in this process or from another one.
 
@@ -201,12 +208,16 @@ class PreferenceEnv(gym.Env[Any, Any]):
         if self.render_mode != "rgb_array":
             raise ValueError("cannot draw segments: make the env with render_mode='rgb_array'.")
         if not self._restorable:
-            raise ValueError("cannot draw segments: this environment has no get_state and set_state.")
-        present: State = self._task.get_state()
-        try:
-            return replayed_frames(self._task, self._recorder, episode, steps)
+            raise ValueError(
+                "cannot draw segments: this environment has no get_state and set_state, or wrappers between it and "
+                "prefenvs.wrap that may change actions. Put those outside, around what prefenvs.wrap returns."
+            )
+        base: Any = self._task
+        present: State = base.get_state()
+        try:  # below a TimeLimit and its like, which would count replayed steps as the present episode's
+            return replayed_frames(base.unwrapped, self._recorder, episode, steps)
         finally:
-            self._task.set_state(present)
+            base.set_state(present)
 
 
 def replayed_frames(task: Any, recorder: Recorder, episode: int, steps: list[int]) -> list[np.ndarray]:
@@ -280,8 +291,10 @@ def evaluation_only(task: str) -> EvaluationOnly:
     )
 
 
-def _rebuild(function: Callable[..., Any], arguments: dict[str, Any]) -> Any:
-    return function(**arguments)
+def _rebuild(function: Callable[..., Any], arguments: dict[str, Any], spec: Any) -> Any:
+    env = function(**arguments)
+    env.spec = spec
+    return env
 
 
 def check_action(action: Any, space: gym.Space[Any]) -> None:

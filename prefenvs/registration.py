@@ -1,20 +1,52 @@
-"""Registers every task with Gymnasium."""
+"""Registers tasks with Gymnasium."""
 
 from __future__ import annotations
 
 import gymnasium as gym
 
 from prefenvs.tasks import TASKS
+from prefenvs.tasks.task import TaskSpec
+
+_SUITE = frozenset(TASKS)
 
 
 def register_all() -> None:
     """Register `prefenvs/<task>-v<n>` for every task; registering again replaces nothing."""
     for spec in TASKS.values():
         if spec.id not in gym.registry:
-            gym.register(
-                id=spec.id,
-                entry_point="prefenvs.making:make",
-                vector_entry_point="prefenvs.vector_env:make_vec" if spec.batched else None,
-                kwargs={"task": spec.name},
-                max_episode_steps=spec.horizon if spec.time_limit else None,
-            )
+            _register(spec)
+
+
+def register(spec: TaskSpec) -> None:
+    """Add a task of your own: `gym.make` and `gym.make_vec` know it by `spec.id`, and all else by its name.
+
+    Another process has to import the module that calls this: `gym.make("my_module:prefenvs/TextMine-v0")` does.
+
+    Args:
+        spec: as of the suite's tasks; `prefenvs.tasks.text.text_spec` makes that of a text task. One of the same name
+            that was registered before is replaced.
+
+    Raises:
+        ValueError: if a task of the suite has this name. Nothing was registered.
+
+    Example:
+        >>> import gymnasium as gym, prefenvs
+        >>> from prefenvs.tasks.text import text_spec
+        >>> prefenvs.register(text_spec("TextMine", "my_module:TextMine", 3, ("good",)))             # doctest: +SKIP
+        >>> envs = gym.make_vec("prefenvs/TextMine-v0", num_envs=64, view="completion")              # doctest: +SKIP
+    """
+    if spec.name in _SUITE:
+        raise ValueError(f"name={spec.name!r} is a task of the suite; choose another. Nothing was registered.")
+    TASKS[spec.name] = spec
+    gym.registry.pop(spec.id, None)
+    _register(spec)
+
+
+def _register(spec: TaskSpec) -> None:
+    gym.register(
+        id=spec.id,
+        entry_point="prefenvs.making:make",
+        vector_entry_point="prefenvs.vector_env:make_vec" if spec.batched else None,
+        kwargs={"task": spec.name},
+        max_episode_steps=spec.horizon if spec.time_limit else None,
+    )

@@ -106,7 +106,10 @@ def split_infos(infos: Infos, num_envs: int) -> list[dict[str, Any]]:
     for name, values in infos.items():
         if name.startswith("_"):
             continue
-        parts = split_infos(values, num_envs) if isinstance(values, dict) else values
+        if isinstance(values, dict):
+            parts: Any = split_infos(values, num_envs)
+        else:
+            parts = values.tolist() if values.ndim == 1 else values  # numbers of Python, as one environment shows
         for info, part, held in zip(rows, parts, infos[f"_{name}"].tolist(), strict=True):
             if held:
                 info[name] = part

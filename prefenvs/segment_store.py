@@ -116,25 +116,30 @@ class SegmentStore:
         Args:
             observations: (E, *obs) in which the actions were taken.
             actions: (E, *act).
-            next_observations: (E, *obs) that followed, the terminal ones included (not those after a reset).
+            next_observations: (E, *obs) that followed, the terminal ones included (not those after a reset; see
+                `prefenvs.collecting.step_ends`).
             terminated: (E,) bool.
             truncated: (E,) bool.
             ids: (E, 3) the `info["segment_id"]` that came with `next_observations`. Rows whose step is 0 came from a
                 reset (Gymnasium's NEXT_STEP mode) and are left out.
 
         Raises:
-            ValueError: if `ids` has another shape.
+            ValueError: if `ids` has another shape, leaves steps of an episode out (see `cut`) or is that of a reset
+                where an episode ended. Nothing was recorded.
         """
         ids = np.asarray(ids, np.int64)
         if ids.shape != (self.num_envs, 3):
             raise ValueError(f"ids has shape {ids.shape}, expected (num_envs, 3) = ({self.num_envs}, 3).")
+        begun = np.flatnonzero((ids != self._expected).any(1))  # a new episode, or steps that we did not see
+        for row in begun.tolist():
+            self._check_begun(row, ids[row].tolist(), ended=bool(terminated[row] or truncated[row]))
         if self._position == self._size and self._size < self.capacity:
             self._grow()
         slot = self._position % self._size
         _write(self._observations, observations, slot)
         _write(self._actions, actions, slot)
 
-        for row in np.flatnonzero((ids != self._expected).any(1)):  # a new episode, or steps that we did not see
+        for row in begun:
             self._close(row, truncated=False)
             stream, episode, step = (int(part) for part in ids[row])
             if step > 0:
@@ -151,6 +156,23 @@ class SegmentStore:
                 opened.terminated, opened.truncated = bool(terminated[row]), bool(truncated[row])
                 self._close(row, truncated=opened.truncated)
 
+    def _check_begun(self, row: int, begun: list[int], *, ended: bool) -> None:
+        """Refuse what would make an episode of each step, or lose the last step of each."""
+        stream, episode, step = begun
+        opened, expected = self._open[row], int(self._expected[row, 2])
+        if opened is not None and opened.key == (stream, episode) and step > expected:
+            raise ValueError(
+                f"ids jump from step {expected - 1} to {step} in episode {episode} of stream {stream}: does a wrapper "
+                "repeat actions? Put it below the preference environment, as in prefenvs.wrap(Repeat(env)), so that "
+                "what it repeats is one step. If steps were taken elsewhere on purpose, call cut() before going on. "
+                "Nothing was recorded."
+            )
+        if step == 0 and ended:
+            raise ValueError(
+                f"the episode of environment {row} ended, but ids[{row}] = {begun} is that of a reset. Under SAME_STEP "
+                "autoreset next_observations and ids are those of prefenvs.collecting.step_ends. Nothing was recorded."
+            )
+
     def _close(self, row: int, *, truncated: bool) -> None:
         opened = self._open[row]
         if opened is not None:
@@ -161,7 +183,7 @@ class SegmentStore:
         self._expected[row] = -1
 
     def cut(self) -> None:
-        """End all episodes that are under way; their environments are about to be reset from outside."""
+        """End all episodes that are under way: their environments are reset or stepped from outside."""
         for row in range(self.num_envs):
             self._close(row, truncated=False)
 

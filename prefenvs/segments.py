@@ -200,9 +200,6 @@ class JudgedSegments:
 JUDGED = ("observations", "actions", "rewards", "factors")
 """Fields of `JudgedSegments` that an oracle may leave out of its `reads`: to fetch all may double a label's cost."""
 
-RESERVED_CONTEXT = ("user", "criterion", "principle", "prompt")
-"""Keys of a query's context whose meaning every oracle shares."""
-
 
 @dataclass(frozen=True)
 class Query:
@@ -212,7 +209,8 @@ class Query:
     """n * k windows; question i shows windows i * k to i * k + k - 1."""
     k: int = 2
     context: Mapping[str, np.ndarray] = field(default_factory=dict)
-    """(n, ...) arrays the answer may depend on; see RESERVED_CONTEXT."""
+    """(n, ...) arrays that go with a question, such as the prompt of texts. A question with another context is another
+    one to the store of answers; oracles are not shown it."""
 
     def __post_init__(self) -> None:
         if self.k < 1 or len(self.segments) % self.k:
@@ -237,9 +235,16 @@ class Query:
 
     @staticmethod
     def concatenate(parts: list[Query]) -> Query:
-        """One query of all questions, in order."""
+        """One query of all questions, in order.
+
+        Raises:
+            ValueError: if the parts differ in k or in the keys of their context, or there are none.
+        """
         if len({part.k for part in parts}) != 1:
             raise ValueError(f"expected queries with one number of segments, got k={[part.k for part in parts]}.")
+        if len({frozenset(part.context) for part in parts}) != 1:
+            keys = [sorted(part.context) for part in parts]
+            raise ValueError(f"expected queries with the same context, got {keys}. Give all parts the same keys.")
         context = {key: np.concatenate([part.context[key] for part in parts]) for key in parts[0].context}
         return Query(Segments.concatenate([part.segments for part in parts]), parts[0].k, context)
 

@@ -82,7 +82,8 @@ TEACHERS: dict[str, Callable[..., Teacher]] = {
     "equal": lambda **arguments: Teacher(**{"eps_equal": 0.1, **arguments}),
     "myopic": lambda **arguments: Teacher(**{"myopia": 0.9, **arguments}),
 }
-"""B-Pref's six teachers by name; each changes one parameter. `TEACHERS["mine"] = Teacher(...)` adds one."""
+"""B-Pref's six teachers by name; each changes one parameter. `TEACHERS["mine"] = Teacher(...)` adds one, or a function
+that makes a Teacher of arguments."""
 
 
 def make_teacher(teacher: Any) -> Teacher:
@@ -100,7 +101,12 @@ def make_teacher(teacher: Any) -> Teacher:
         if name not in TEACHERS:
             raise unknown_name("teacher", name, TEACHERS, f"To add your own: TEACHERS[{name!r}] = Teacher(...).")
         entry = TEACHERS[name]
-        return replace(entry, **arguments) if isinstance(entry, Teacher) else entry(**arguments)
+        teacher = replace(entry, **arguments) if isinstance(entry, Teacher) else entry(**arguments)
+        if not isinstance(teacher, Teacher):
+            raise TypeError(
+                f"TEACHERS[{name!r}] made {teacher!r}, expected a Teacher. TEACHERS takes a Teacher(...) or a function "
+                "that makes one; what a person cares about goes into ORACLES."
+            )
     if not isinstance(teacher, Teacher):
         raise TypeError(f"teacher={teacher!r} is not a Teacher or the name of one.")
     return teacher
@@ -297,6 +303,13 @@ def answer_margins(teacher: Teacher, margins: np.ndarray, uniforms: np.ndarray, 
     if label.ranking is not None:
         label.ranking[skipped] = -1
     return label
+
+
+def no_answers(k: int, answer: str) -> Label:
+    """The Label of no query of k segments, of a kind in ANSWERS."""
+    none = np.zeros((0, k))
+    ranking = none.astype(np.int64) if answer == "ranking" else None
+    return Label(none, ranking=ranking, ratings=none if answer == "rating" else None, soft=answer == "soft")
 
 
 def _near_best(scores: np.ndarray, within: float | np.ndarray) -> np.ndarray:

@@ -4,6 +4,10 @@ Pairs have the columns `prompt`, `chosen`, `rejected`, and `margin` where answer
 have `prompt`, `completion` and `label`, true for what was preferred. Texts are strings, or lists of messages with a
 `content`, as TRL, datasets and their like write them.
 
+Subwords may be cut in another way when their text is read, and a learner would learn of tokens that nobody wrote. Where
+a text does not encode to its own tokens, columns of tokens stand beside those of texts, as `chosen_tokens`, and are
+read in their place.
+
     >>> from prefenvs.text_dataset import load_preferences, save_preferences
     >>> save_preferences("pairs.jsonl", query, feedback.ask(query), language)                       # doctest: +SKIP
     >>> query, label = load_preferences("pairs.jsonl", language)                                    # doctest: +SKIP
@@ -22,7 +26,14 @@ import numpy as np
 
 from prefenvs.error import DamagedFile, unknown_name
 from prefenvs.segments import Label, Query, Segments
-from prefenvs.tasks.text.language import Language, completion_mask, left_padded, prompts_and_completions, right_padded
+from prefenvs.tasks.text.language import (
+    Language,
+    completion_mask,
+    left_padded,
+    message_text,
+    prompts_and_completions,
+    right_padded,
+)
 
 Row = dict[str, Any]
 COLUMNS = {"pairs": ("prompt", "chosen", "rejected"), "completions": ("prompt", "completion", "label")}
@@ -75,23 +86,24 @@ def preference_rows(query: Query, label: Label, language: Language, kind: str = 
         raise unknown_name("kind", kind, COLUMNS)
     if label.soft:
         raise ValueError('this label holds probabilities (answer="soft"), expected answers.')
-    tokens = prompts_and_completions(query.segments, language)
-    prompts, texts = (_grouped([language.decode(row) for row in part], query.k) for part in tokens)
     clear = np.flatnonzero((label.choice == 1).any(1))
     best = label.choice[clear].argmax(1)
-    rows: list[Row] = []
-    for i, winner in zip(clear.tolist(), best.tolist(), strict=True):
-        others = [j for j in range(query.k) if j != winner]
+    prompts, texts = ([(language.decode(row), row) for row in part] for part in _unpadded(query.segments, language))
+    told: list[tuple[dict[str, tuple[str, list[int]]], Row]] = []  # each text with its tokens, and what is no text
+    for i, winner in zip((clear * query.k).tolist(), best.tolist(), strict=True):
+        chosen, *others = (i + winner, *(i + j for j in range(query.k) if j != winner))
         if kind == "pairs":
-            extra = {} if label.strength is None else {"margin": float(label.strength[i])}
-            rows += [
-                {"prompt": prompts[i][winner], "chosen": texts[i][winner], "rejected": texts[i][j], **extra}
-                for j in others
+            extra = {} if label.strength is None else {"margin": float(label.strength[i // query.k])}
+            told += [
+                ({"prompt": prompts[chosen], "chosen": texts[chosen], "rejected": texts[j]}, extra) for j in others
             ]
         else:
-            rows += [
-                {"prompt": prompts[i][j], "completion": texts[i][j], "label": j == winner} for j in (winner, *others)
-            ]
+            both = (chosen, *others)
+            told += [({"prompt": prompts[j], "completion": texts[j]}, {"label": j == chosen}) for j in both]
+    rows: list[Row] = [{name: text for name, (text, _) in columns.items()} | extra for columns, extra in told]
+    if not all(_comes_back(name, *pair, language) for columns, _ in told for name, pair in columns.items()):
+        for row, (columns, _) in zip(rows, told, strict=True):
+            row |= {f"{name}_tokens": tokens for name, (_, tokens) in columns.items()}
     return rows
 
 
@@ -102,12 +114,13 @@ def preferences_of(rows: Sequence[Mapping[str, Any]], language: Language, *, pla
     one first; single completions become questions of one with a rating, 1 for what was preferred and 0.
 
     Args:
-        rows: at least one; all with the columns of the first.
+        rows: at least one; all with the columns of the first. Columns of tokens are read in place of their texts.
         language: whose words the texts are made of.
         place: what a row is called in errors.
 
     Raises:
-        ValueError: naming the row and the column that is missing, of another type, or no text of the language.
+        ValueError: naming the row and the column that is missing, of another type, or no text of the language; or
+            tokens that do not say what the text beside them says.
     """
     if not rows:
         raise ValueError("no rows, expected at least one.")
@@ -119,9 +132,8 @@ def preferences_of(rows: Sequence[Mapping[str, Any]], language: Language, *, pla
         where = f"{place} {number}"
         prompt = _encoded(row, first, where, language)
         for name in texts:
-            tokens = _encoded(row, name, where, language)
             prompts.append(prompt)
-            completions.append(_ended(tokens, language, f"{where}, column {name!r}"))
+            completions.append(_encoded(row, name, where, language))
     width = language.prompt_tokens.shape[1]
     padded = left_padded([[language.pad] * width, *prompts], language.pad)[1:]
     written = right_padded(completions, language.max_new_tokens, language.pad)
@@ -213,25 +225,30 @@ def _suffix(path: Path) -> str:
 
 
 def _encoded(row: Mapping[str, Any], column: str, where: str, language: Language) -> list[int]:
+    """The tokens of a text of a row, without padding; a completion's with their end."""
     value = _typed(row, column, (str, list), where)
+    place = f"{where}, column {column!r}"
+    if row.get(f"{column}_tokens") is not None:
+        return _given(row, column, where, language)
     try:
-        return language.encode(message_text(value))
+        tokens = language.encode_prompt(value) if column == "prompt" else language.encode(message_text(value))
     except ValueError as error:
-        raise ValueError(f"{where}, column {column!r}: {error}") from error
+        raise ValueError(f"{place}: {error}") from error
+    return tokens if column == "prompt" else _ended(tokens, language, place)
 
 
-def message_text(value: Any) -> str:
-    """A text, or the contents of a list of messages after one another.
-
-    Raises:
-        ValueError: if it is neither.
-    """
-    if isinstance(value, str):
-        return value
-    contents = [message.get("content") if isinstance(message, Mapping) else None for message in value]
-    if not all(isinstance(content, str) for content in contents):
-        raise ValueError(f"{value!r:.60}, expected a text or a list of messages, each with a text as content.")
-    return " ".join(map(str, contents))
+def _given(row: Mapping[str, Any], column: str, where: str, language: Language) -> list[int]:
+    """The tokens that stand beside a text, refused where they are not of this text in this language."""
+    name = f"{column}_tokens"
+    tokens, place = _typed(row, name, (list,), where), f"{where}, column {name!r}"
+    if not all(type(token) is int and 0 <= token < language.vocab_size for token in tokens):
+        raise ValueError(f"{place}: {tokens!r:.40}, expected whole numbers in [0, {language.vocab_size}).")
+    if language.decode(tokens) != row[column]:
+        raise ValueError(
+            f"{place}: the tokens say {language.decode(tokens)!r:.40} in this language, the text {row[column]!r:.40}. "
+            "Was it written with another tokenizer, or changed? Leave the column out to encode the text."
+        )
+    return tokens if column == "prompt" else _fitting(tokens, language, place)
 
 
 def _typed(row: Mapping[str, Any], column: str, types: tuple[type, ...], where: str) -> Any:
@@ -244,14 +261,32 @@ def _typed(row: Mapping[str, Any], column: str, types: tuple[type, ...], where: 
     return row[column]
 
 
-def _ended(tokens: list[int], language: Language, where: str) -> list[int]:
+def _fitting(tokens: list[int], language: Language, place: str) -> list[int]:
+    """The tokens of a completion, refused where there are too many."""
+    if len(tokens) > language.max_new_tokens:
+        raise ValueError(f"{place}: {len(tokens)} tokens, the language allows {language.max_new_tokens}.")
+    return tokens
+
+
+def _ended(tokens: list[int], language: Language, place: str) -> list[int]:
     """The tokens of a completion with its end token, where there is room for it."""
-    room = language.max_new_tokens
-    if len(tokens) > room:
-        raise ValueError(f"{where}: {len(tokens)} tokens, the language allows {room}.")
-    ends = language.eos in tokens or len(tokens) == room
+    ends = language.eos in tokens or len(_fitting(tokens, language, place)) == language.max_new_tokens
     return tokens if ends else [*tokens, language.eos]
 
 
-def _grouped(values: list[str], k: int) -> list[list[str]]:
-    return [values[i : i + k] for i in range(0, len(values), k)]
+def _unpadded(segments: Segments, language: Language) -> tuple[list[list[int]], list[list[int]]]:
+    """The tokens of n prompts, and of n completions with their end token."""
+    prompts, completions = prompts_and_completions(segments, language)
+    begun = np.cumsum(prompts != language.pad, 1) > 0
+    kept = completion_mask(completions, language.eos, language.pad)
+    both = ((prompts, begun), (completions, kept))
+    shown, written = ([row[some].tolist() for row, some in zip(*part, strict=True)] for part in both)
+    return shown, written
+
+
+def _comes_back(column: str, text: str, tokens: list[int], language: Language) -> bool:
+    """Whether reading the text gives its tokens."""
+    try:
+        return _encoded({column: text}, column, "", language) == tokens
+    except ValueError:  # read anew it is too long
+        return False

@@ -45,6 +45,21 @@ def device(request):
     return request.getfixturevalue("cuda") if request.param == "cuda" else request.param
 
 
+@pytest.fixture(scope="session")
+def gl():
+    """Skips where MuJoCo cannot draw, which is asked of Gymnasium's own environment: an error of ours is no skip."""
+    pytest.importorskip("mujoco")
+    import gymnasium as gym
+
+    try:
+        env = gym.make("HalfCheetah-v5", render_mode="rgb_array", width=64, height=64)
+        env.reset()
+        env.render()
+        env.close()
+    except Exception as error:  # each GL library fails in its own way
+        pytest.skip(f"no GL library draws here, try apt-get install libegl1 or libosmesa6 and set MUJOCO_GL: {error}")
+
+
 @pytest.fixture(autouse=True, scope="session")
 def one_module_a_file():
     """Fail if a test imported `agents` or `tasks` instead of `prefenvs.agents` and `prefenvs.tasks`."""

@@ -1,5 +1,6 @@
 """The documents say what the tree says: links lead somewhere, and the recipes of CONTRIBUTING.md work as they stand."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -48,6 +49,59 @@ def copy_with_recipes(tmp_path_factory):
         )
         assert patch.returncode == 0, patch.stderr
     return copy
+
+
+def make_local_model(folder):
+    """A tiny GPT-2 and its tokenizer with a chat template, as a user may have them in a folder."""
+    transformers = pytest.importorskip("transformers", reason="needs the text extra")
+    tokenizers = pytest.importorskip("tokenizers", reason="needs the text extra")
+    raw = tokenizers.Tokenizer(tokenizers.models.BPE())
+    raw.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    raw.decoder = tokenizers.decoders.ByteLevel()
+    alphabet = tokenizers.pre_tokenizers.ByteLevel.alphabet()
+    trainer = tokenizers.trainers.BpeTrainer(
+        vocab_size=300, special_tokens=["<e>"], initial_alphabet=alphabet, show_progress=False
+    )
+    raw.train_from_iterator(["the sea is blue", "Tell me about the sea."] * 5, trainer)
+    tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=raw, eos_token="<e>", pad_token="<e>")
+    tokenizer.chat_template = (
+        "{% for message in messages %}{{ message['role'] }}: {{ message['content'] }}\n{% endfor %}"
+    )
+    tokenizer.save_pretrained(folder)
+    config = transformers.GPT2Config(
+        vocab_size=len(tokenizer), n_positions=64, n_embd=16, n_layer=1, n_head=2, bos_token_id=0, eos_token_id=0
+    )
+    transformers.GPT2LMHeadModel(config).save_pretrained(folder)
+
+
+def test_the_page_of_language_models_runs_from_top_to_bottom(tmp_path):
+    pytest.importorskip("matplotlib", reason="needs the bench extra")
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs/text.md").read_text(encoding="utf-8"), re.S)
+    assert len(blocks) == 7
+    code = "\n".join(blocks)
+    for full, small in (
+        ('{"width": 64, "steps": 600}', '{"layers": 1, "width": 16, "heads": 2, "steps": 20, "cache": False}'),
+        ("learn(7680", "learn(128"),
+        ("learn(2560", "learn(64"),
+        ("every=640", "every=64"),
+        ("budget=1000", "budget=120"),
+        ("queries=800", "queries=60"),
+    ):
+        assert code.count(full) == 1
+        code = code.replace(full, small)
+    make_local_model(tmp_path / "my-model")
+    (tmp_path / "page.py").write_text(code, encoding="utf-8")
+    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(
+        [sys.executable, "page.py"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": path, "HF_HUB_OFFLINE": "1"},
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert {"over_optimisation.svg", "pairs.jsonl", "tuned.zip"} <= {file.name for file in tmp_path.iterdir()}
 
 
 def test_the_recipes_apply_and_pass_their_own_tests(copy_with_recipes):

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from types import ModuleType
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from prefenvs.agents.fused.product import by_weight
-from prefenvs.tasks.product import linear
+from prefenvs.agents.fused import torch_kernels
 
 ACTIVATIONS = (nn.ReLU, nn.Tanh)
 """Activations whose derivative is a function of their output, so that only outputs need be kept."""
-
-_RELU_BACKWARD = torch.ops.aten.threshold_backward.grad_input
-_TANH_BACKWARD = torch.ops.aten.tanh_backward.grad_input
 
 
 class MLP:
@@ -27,33 +24,48 @@ class MLP:
     """
 
     def __init__(
-        self, layers: Sequence[nn.Linear], activation: type[nn.Module], *, activate_last: bool = False
+        self,
+        layers: Sequence[nn.Linear],
+        activation: type[nn.Module],
+        *,
+        activate_last: bool = False,
+        kernels: ModuleType = torch_kernels,
     ) -> None:
-        """Run `layers` with `activation` between them, and after the last if `activate_last`."""
-        self.layers = list(layers)
+        """Run `layers` with `activation` between them, and after the last if `activate_last`.
+
+        `kernels` are `torch_kernels`, or `numpy_kernels` where they cover the layers: inputs and outputs are then
+        arrays of numpy.
+        """
+        self.layers, self.kernels = list(layers), kernels
         self._relu = activation is nn.ReLU
         self._activated = [True] * (len(layers) - 1) + [activate_last]
-        self._rooms: dict[int, tuple[list[Tensor], list[Tensor]]] = {}
+        self._activations = [(0.0 if on and self._relu else 1.0, on and not self._relu) for on in self._activated]
+        self._rooms: dict[int, tuple[list[Any], list[Any]]] = {}
+        self._device: torch.device | None = None
         self.prepare()
 
     def prepare(self) -> None:
-        """Begin a stretch of calls: look the parameters up anew, which may have moved to another device."""
-        self._tensors = [(layer.weight, layer.weight.t(), layer.bias) for layer in self.layers]
-        device = self._tensors[0][0].device
-        if any(outputs[0].device != device for outputs, _ in self._rooms.values()):
+        """Begin a stretch of calls: look parameters and gradients up anew, which may have moved."""
+        array, pairs = self.kernels.array, [parameters_of([layer]) for layer in self.layers]
+        self._weights = [(array(weight), array(bias)) for weight, bias in pairs]
+        grads = [(weight.grad, bias.grad) for weight, bias in pairs]
+        self._gradients = [(None, None) if w is None or b is None else (array(w), array(b)) for w, b in grads]
+        device = pairs[0][0].device
+        if device != self._device:
             self._rooms.clear()
+            self._device = device
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Any) -> Any:
         """(B, out) outputs of (B, in) inputs. They, and what `backward` needs, are kept until the next call."""
-        outputs, self._grads = self._rooms.get(x.shape[0]) or self._make_room(x)
+        outputs, self._grads = self._rooms.get(len(x)) or self._make_room(x)
         self._inputs = [x]
-        for i, (weight, _, bias) in enumerate(self._tensors):
-            relu = self._activated[i] and self._relu
-            y = linear(self._inputs[i], weight, bias, slope=0.0 if relu else 1.0, out=outputs[i])
-            self._inputs.append(y.tanh_() if self._activated[i] and not relu else y)
+        y = x
+        for (weight, bias), (slope, tanh), out in zip(self._weights, self._activations, outputs, strict=True):
+            y = self.kernels.linear(y, weight, bias, slope=slope, out=out)
+            self._inputs.append(self.kernels.tanh_(y) if tanh else y)
         return y
 
-    def backward(self, grad: Tensor, *, weights: bool = True, inputs: slice | None = None) -> Tensor | None:
+    def backward(self, grad: Any, *, weights: bool = True, inputs: slice | None = None) -> Any | None:
         """Carry the gradient of a loss from the outputs back.
 
         Args:
@@ -64,40 +76,35 @@ class MLP:
         Returns:
             (b, columns) gradient by the inputs if `inputs` is given.
         """
-        rows = grad.shape[0]
+        rows = len(grad)
         kept, room = self._inputs, self._grads
-        if rows < kept[0].shape[0]:
+        if rows < len(kept[0]):
             kept, room = [part[:rows] for part in kept], [part[:rows] for part in room]
-        for i in reversed(range(len(self._tensors))):
-            weight, weight_t, bias = self._tensors[i]
+        backward_ = self.kernels.relu_backward_ if self._relu else self.kernels.tanh_backward_
+        for i in reversed(range(len(self._weights))):
             if self._activated[i]:
-                self._through_activation(grad, kept[i + 1])
+                backward_(grad, kept[i + 1])
             if weights:
-                write_gradients(weight, bias, grad, kept[i])
+                by_weight, by_bias = self._gradients[i]
+                write_gradients(by_weight, by_bias, grad, kept[i], self.kernels)
             if i:
-                grad = linear(grad, weight_t, out=room[i - 1])
-        return None if inputs is None else (self._tensors[0][0][:, inputs].t() @ grad.t()).t()  # see by_weight
+                grad = self.kernels.linear(grad, self._weights[i][0].T, out=room[i - 1])
+        return None if inputs is None else (self._weights[0][0][:, inputs].T @ grad.T).T  # see by_weight
 
-    def _through_activation(self, grad: Tensor, output: Tensor) -> None:
-        if self._relu:
-            _RELU_BACKWARD(grad, output, 0.0, grad_input=grad)
-        else:
-            _TANH_BACKWARD(grad, output, grad_input=grad)
-
-    def _make_room(self, x: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+    def _make_room(self, x: Any) -> tuple[list[Any], list[Any]]:
         """Buffers for the outputs of all layers and the gradients by all but the last, for so many rows."""
-        outputs = [x.new_empty(len(x), layer.out_features) for layer in self.layers]
-        self._rooms[len(x)] = outputs, [torch.empty_like(output) for output in outputs[:-1]]
+        sizes = [layer.out_features for layer in self.layers]
+        outputs, grads = ([self.kernels.empty(x, len(x), n) for n in ns] for ns in (sizes, sizes[:-1]))
+        self._rooms[len(x)] = outputs, grads
         return self._rooms[len(x)]
 
 
-def write_gradients(weight: Tensor, bias: Tensor, grad: Tensor, inputs: Tensor) -> None:
-    """Write a layer's gradients to its parameters' `grad`, from (B, out) at its outputs and the (B, in) inputs."""
-    assert weight.grad is not None
-    found = by_weight(grad, inputs, out=weight.grad)
-    if found is not weight.grad:
-        weight.grad.copy_(found)
-    torch.sum(grad, 0, out=bias.grad)
+def write_gradients(by_weight: Any, by_bias: Any, grad: Any, inputs: Any, kernels: ModuleType = torch_kernels) -> None:
+    """Write a layer's gradients to `by_weight` and `by_bias`, from (B, out) at its outputs and the (B, in) inputs."""
+    found = kernels.by_weight(grad, inputs, out=by_weight)
+    if found is not by_weight:
+        by_weight[:] = found
+    kernels.sum_rows(grad, out=by_bias)
 
 
 def linear_layers(network: Iterable[nn.Module]) -> tuple[list[nn.Linear], type[nn.Module]] | None:
@@ -106,15 +113,18 @@ def linear_layers(network: Iterable[nn.Module]) -> tuple[list[nn.Linear], type[n
     layers, kinds = modules[::2], {type(module) for module in modules[1::2]}
     if not layers or len(kinds) > 1 or not kinds <= set(ACTIVATIONS):
         return None
-    if any(type(layer) is not nn.Linear or layer.bias is None for layer in layers):
+    if any(type(layer) is not nn.Linear for layer in layers):
         return None
-    if any(p.dtype != torch.float32 or not p.requires_grad for p in parameters_of(layers)):
+    parameters = parameters_of(layers)
+    if any(p is None or p.dtype != torch.float32 or not p.requires_grad for p in parameters):
         return None
     if any(module._forward_hooks or module._forward_pre_hooks for module in modules):
         return None
     return layers, kinds.pop() if kinds else nn.ReLU  # type: ignore[return-value]
 
 
-def parameters_of(layers: Iterable[Any]) -> list[Tensor]:
-    """Weights and biases in the order of the layers."""
-    return [parameter for layer in layers for parameter in (layer.weight, layer.bias)]
+def parameters_of(layers: Iterable[nn.Module]) -> list[Any]:
+    """Weights and biases in the order of the layers; a bias that a layer lacks is None."""
+    return [
+        parameter for layer in layers for parameter in layer._parameters.values()
+    ]  # attributes take ten times as long

@@ -8,9 +8,25 @@ from torch import Tensor, nn
 from prefenvs.agents.reward_models.losses import bradley_terry_loss
 from prefenvs.segments import Label, Query, TorchSegments
 
+FITTED = {
+    "device": "property: where the weights are",
+    "members": "members(obs, act, next_obs=None): (M, B) rewards, divided by scale",
+    "segment_members": "segment_members(segments): (M, n) scores, before scaling",
+    "encode": "encode(obs, act): (..., in) what forward reads",
+    "observe": "observe(inputs): looks at (B, in) inputs before each fit, and may do nothing",
+    "forward": "forward(inputs): (M, B) rewards before scaling, of (B, in) or (orders, B, in)",
+    "orders": "in how many orders a fit goes through the data: M, or 1",
+    "scale": "() float buffer: set to the root mean square of the reward after each fit",
+    "trained": "() bool buffer: set after the first fit",
+}
+"""Members that a reward model needs for `PreferenceCallback` to train it; a `RewardEnsemble` has them."""
+
 
 class StepRewardModel(nn.Module):
-    """M reward models of steps; a subclass fills in `device`, `members` and `segment_members`."""
+    """M reward models of steps; a subclass fills in `device`, `members` and `segment_members`.
+
+    To be trained by `PreferenceCallback` it also has the other members of FITTED.
+    """
 
     supports = frozenset({"reward", "members", "segment", "prefer", "loss"})
 
@@ -47,3 +63,21 @@ class StepRewardModel(nn.Module):
         scores = self.segment_members(query.segments.torch(self.device)).reshape(-1, query.n, query.k)
         target = torch.as_tensor(label.choice, dtype=scores.dtype, device=scores.device)
         return bradley_terry_loss(scores, target.expand_as(scores)).mean(0)
+
+
+def check_fitted(model: nn.Module) -> None:
+    """Refuse a reward model that `PreferenceCallback` could not train.
+
+    Raises:
+        TypeError: naming the members that it lacks.
+    """
+    lacking = [f"  {name}: {meaning}" for name, meaning in FITTED.items() if _lacks(model, name)]
+    if lacking:
+        raise TypeError("\n".join([f"{type(model).__name__} cannot be trained from preferences. It lacks", *lacking]))
+
+
+def _lacks(model: nn.Module, name: str) -> bool:
+    if name in ("scale", "trained"):
+        return not isinstance(getattr(model, name, None), Tensor)
+    own = getattr(type(model), name, None)
+    return not hasattr(model, name) if own is None else own is getattr(StepRewardModel, name, None)

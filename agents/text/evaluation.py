@@ -139,13 +139,13 @@ class TextEvalCallback(EvalCallback):
             **task: arguments of the task; see `evaluate_text`.
         """
         super().__init__(env_id or "", every, completions, None if folder is None else folder / "evaluations.csv")
-        self.folder, self.task = folder, task
+        self.env_id, self.folder, self.task = env_id, folder, task
         self.over_optimisation = np.zeros((0, len(CURVE)))
         """(evaluations, 4) with the columns of CURVE; the proxy is nan where there is none."""
 
     def evaluate(self, episodes: int | None = None) -> TextEvaluation:
         """Evaluate now."""
-        found = evaluate_text(self.model, self.env_id or None, episodes or self.episodes, **self.task)
+        found = evaluate_text(self.model, self.env_id, episodes or self.episodes, **self.task)
         self.curve = np.vstack([self.curve, [self.num_timesteps, found.mean, found.sd, found.episodes]])
         proxy = np.nan if found.proxy is None else found.proxy
         row = (self.num_timesteps, found.mean, proxy, found.kl)

@@ -338,7 +338,8 @@ def _checked(env: Any) -> Any:
     if not isinstance(space, gym.spaces.MultiDiscrete):
         raise TypeError(
             f"{env} does not write whole completions in batches. Make it with "
-            'gym.make_vec("prefenvs/TextEnum-v0", num_envs=64, view="completion").'
+            'gym.make_vec("prefenvs/TextEnum-v0", num_envs=64, view="completion"); prefenvs.register gives a task of '
+            "your own such an id."
         )
     return envs
 

@@ -12,12 +12,15 @@ from torch import Tensor
 
 import prefenvs
 from prefenvs.error import BudgetSpent
-from prefenvs.queries import pairs_within
+from prefenvs.queries import pairs_within, queries_to_ask
 from prefenvs.segments import Label, Query
 from prefenvs.tasks.text.language import Language, prompts_and_completions
 
 if TYPE_CHECKING:
     from prefenvs.agents.text.learner import TextLearner
+
+WITHOUT_BUDGET = 1000
+"""Pairs that are asked about where neither the config nor a budget says how many."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,12 +109,12 @@ class PreferencePairs:
         return PreferencePairs(*(torch.cat(tensors)[order] for tensors in zip(*parts, strict=True)))
 
 
-def ask_pairs(learner: TextLearner, queries: int, rng: torch.Generator) -> tuple[Query, Label]:
+def ask_pairs(learner: TextLearner, queries: int | None, rng: torch.Generator) -> tuple[Query, Label]:
     """Ask the teacher about pairs that the reference writes; two equal completions are not worth a question.
 
     Args:
         learner: whose environments and reference are used.
-        queries: how many to ask; a smaller budget wins.
+        queries: how many to ask, None for the whole budget or 1000 without one; a smaller budget wins.
         rng: of prompts and completions.
 
     Raises:
@@ -119,10 +122,10 @@ def ask_pairs(learner: TextLearner, queries: int, rng: torch.Generator) -> tuple
         EvaluationOnly: at the evaluation door.
         ValueError: for no queries, and if the reference hardly ever writes two different completions of a prompt.
     """
-    if queries < 1:
+    if queries is not None and queries < 1:
         raise ValueError(f"queries={queries}, expected 1 or more. Nothing was asked.")
     feedback = prefenvs.feedback(learner.envs)
-    queries = int(min(queries, feedback.remaining))
+    queries = queries_to_ask(queries, feedback.remaining, WITHOUT_BUDGET)
     if not queries:
         raise BudgetSpent(
             f"the budget of {feedback.budget} queries is spent, and there is nothing to learn from. "

@@ -11,8 +11,7 @@ import torch
 from prefenvs.error import EvaluationOnly
 from prefenvs.preference_env import EvaluationEnv
 from prefenvs.tasks.text import language_of
-from prefenvs.tasks.text.language import Language, left_padded, right_padded
-from prefenvs.text_dataset import message_text
+from prefenvs.tasks.text.language import Language, left_padded, message_text, right_padded
 
 RewardFunction = Callable[..., list[float | None]]
 """`f(prompts, completions, **columns)` from texts or lists of messages, to a reward each; None for what has none."""
@@ -56,16 +55,20 @@ def _true_reward(env: Any) -> RewardFunction:
             "by this reward must not train on it."
         )
     language = language_of(env)
-    numbers = {language.decode(tokens): i for i, tokens in enumerate(language.prompt_tokens)}
+    width = language.prompt_tokens.shape[1]
+    numbers = {tuple(tokens): i for i, tokens in enumerate(language.prompt_tokens.tolist())}
+
+    def number(prompt: list[int]) -> int | None:
+        return numbers.get(tuple([language.pad] * (width - len(prompt)) + prompt))
 
     def true_reward(prompts: list[Any], completions: list[Any], **columns: Any) -> list[float | None]:
         """The task's true reward of each completion."""
 
-        def score(rows: list[Encoded], texts: list[str]) -> Any:
+        def score(rows: list[Encoded]) -> Any:
             tokens = right_padded([completion for _, completion in rows], language.max_new_tokens, language.pad)
-            return base.task.rewards(np.array([numbers[text] for text in texts]), tokens)
+            return base.task.rewards(np.array([number(prompt) for prompt, _ in rows]), tokens)
 
-        return _score_texts(prompts, completions, language, score, known=numbers)
+        return _score_texts(prompts, completions, language, score, lambda prompt: number(prompt) is not None)
 
     return true_reward
 
@@ -77,7 +80,7 @@ def _model_reward(model: Any, language: Language) -> RewardFunction:
         """The reward model's reward of each completion."""
 
         @torch.no_grad()
-        def score(rows: list[Encoded], texts: list[str]) -> Any:
+        def score(rows: list[Encoded]) -> Any:
             shown = left_padded([prompt for prompt, _ in rows], language.pad)
             written = right_padded([completion for _, completion in rows], language.max_new_tokens, language.pad)
             both = (torch.as_tensor(tokens, device=device) for tokens in (shown, written))
@@ -92,27 +95,26 @@ def _score_texts(
     prompts: list[Any],
     completions: list[Any],
     language: Language,
-    score: Callable[[list[Encoded], list[str]], Any],
-    known: Any = None,
+    score: Callable[[list[Encoded]], Any],
+    known: Callable[[list[int]], bool] = lambda prompt: True,
 ) -> list[float | None]:
     """Rewards of the texts that can be read, all at once; None for the others."""
     rewards: list[float | None] = [None] * len(prompts)
-    places, rows, texts = [], [], []
+    places, rows = [], []
     for place, (prompt, completion) in enumerate(zip(prompts, completions, strict=True)):
-        shown, read = message_text(prompt), _read(prompt, completion, language)
-        if read is not None and (known is None or shown in known):
+        read = _read(prompt, completion, language)
+        if read is not None and known(read[0]):
             places.append(place)
             rows.append(read)
-            texts.append(shown)
     if rows:
-        for place, reward in zip(places, score(rows, texts).tolist(), strict=True):
+        for place, reward in zip(places, score(rows).tolist(), strict=True):
             rewards[place] = float(reward)
     return rewards
 
 
 def _read(prompt: Any, completion: Any, language: Language) -> Encoded | None:
     try:
-        shown, written = language.encode(message_text(prompt)), language.encode(message_text(completion))
+        shown, written = language.encode_prompt(prompt), language.encode(message_text(completion))
     except ValueError:
         return None
     if not shown or len(written) > language.max_new_tokens:

@@ -62,8 +62,8 @@ class OneMember:
 class TextPreferenceConfig:
     """What is asked of the teacher, and the reward model that is fitted to the answers."""
 
-    queries: int = 1000
-    """Pairs to ask about; a smaller budget of the environment wins."""
+    queries: int | None = None
+    """Pairs to ask about; None for the environment's whole budget, or 1000 without one. A smaller budget wins."""
     reward_model: str = "bradley_terry"
     """A name in TEXT_REWARD_MODELS; the model starts from a copy of the reference."""
     reward_options: Mapping[str, Any] = field(default_factory=dict)

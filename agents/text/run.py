@@ -131,6 +131,7 @@ def train_text(run: Run, folder: Path, *, progress: bool = False, quiet: bool = 
         "agent": preset.agent,
         "seed": run.seed,
         **final.facts(deterministic=False),
+        "device": str(learner.device),
         "unit": learner.unit,
         "asked": feedback.asked,
         "answered": feedback.answered,

@@ -29,7 +29,7 @@ VERBS = {
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the program; exits 0 when done, 1 when it failed, 2 on bad usage."""
+    """Run the program; exits 0 when done, 1 when it failed, 2 on bad usage. Unforeseen errors keep their traceback."""
     if (renderer := offscreen_renderer()) is not None:
         os.environ["MUJOCO_GL"] = renderer
     given = list(sys.argv[1:] if arguments is None else arguments)
@@ -39,9 +39,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     try:
         sys.exit(verb.run(command))
-    except (ValueError, TypeError) as error:
-        print(f"prefenvs: {error}", file=sys.stderr)
-        sys.exit(2)
     except (PrefenvsError, ImportError, OSError) as error:
         print(f"prefenvs: {error}", file=sys.stderr)
         sys.exit(1)

@@ -2,7 +2,24 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from prefenvs.error import unknown_name
+
+
+@contextmanager
+def usage() -> Iterator[None]:
+    """Where what was typed is checked: an error is told in a sentence and the program exits 2.
+
+    A ValueError or TypeError anywhere else is a failure, and keeps its traceback.
+    """
+    try:
+        yield
+    except (ValueError, TypeError) as error:
+        print(f"prefenvs: {error}", file=sys.stderr)
+        sys.exit(2)
 
 
 def at_least(least: int, **flags: int | None) -> None:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import tyro
 
-from prefenvs.cli.checks import at_least, task_name
+from prefenvs.cli.checks import at_least, task_name, usage
 
 
 @dataclass
@@ -40,17 +40,19 @@ class Experts:
             known = {task: expert_values(task) for task in shipped_experts()}
             self._show({task: dict(v.facts) for task, v in known.items() if isinstance(v, NetworkValues)})
             return 0
-        at_least(1, steps=self.steps)
-        at_least(0, seed=self.seed)
-        if self.env is None:
-            raise ValueError("give --env, the task to train on; `prefenvs list tasks` names them.")
-        from prefenvs.agents.experts import train_expert
-        from prefenvs.oracles import load_values
+        with usage():
+            at_least(1, steps=self.steps)
+            at_least(0, seed=self.seed)
+            if self.env is None:
+                raise ValueError("give --env, the task to train on; `prefenvs list tasks` names them.")
+            from prefenvs.agents.experts import check_task, train_expert
+            from prefenvs.oracles import load_values
 
-        task = task_name(self.env)
+            task = task_name(self.env)
+            policy = None if self.policy is None else load_values(self.policy)
+            check_task(task, policy)
         out = self.out or Path(f"{task}.safetensors")
         progress = sys.stderr.isatty()
-        policy = None if self.policy is None else load_values(self.policy)
         values = train_expert(task, steps=self.steps, seed=self.seed, policy=policy, command=command, progress=progress)
         values.save(out)
         self._show({task: dict(values.facts)})

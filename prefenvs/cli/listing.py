@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import tyro
 
+from prefenvs.cli.checks import usage
 from prefenvs.error import unknown_name
 
 Rows = dict[str, list[str]]
@@ -98,8 +99,9 @@ class List:
     def run(self, command: str) -> int:
         """Print the names."""
         kind = self.what or self.kind
-        if kind not in KINDS:
-            raise unknown_name("kind", kind, KINDS)
+        with usage():
+            if kind not in KINDS:
+                raise unknown_name("kind", kind, KINDS)
         rows = KINDS[kind]()
         if self.json:
             print(json.dumps(rows, indent=1))

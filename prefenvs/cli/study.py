@@ -8,6 +8,8 @@ from pathlib import Path
 
 import tyro
 
+from prefenvs.cli.checks import at_least, usage
+
 
 @dataclass
 class Study:
@@ -31,7 +33,13 @@ class Study:
     def run(self, command: str) -> int:
         """Run, judge and show."""
         from prefenvs.studies import STUDIES
+        from prefenvs.studies._run import seeds_of
         from prefenvs.studies._show import run_studies
+        from prefenvs.studies._study import statement
 
         names = list(STUDIES) if self.name == "all" else [self.name]
+        with usage():
+            at_least(1, jobs=self.jobs)
+            for name in names:
+                seeds_of(statement(name), self.scale, self.seeds)
         return run_studies(names, self, command, progress=sys.stderr.isatty())

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import tyro
 
-from prefenvs.cli.checks import at_least, task_name
+from prefenvs.cli.checks import at_least, task_name, usage
 from prefenvs.error import unknown_name
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class Train:
     teacher: str = "oracle"
     """How the simulated person errs."""
     budget: int | None = None
-    """Queries that may be asked; by default the preset's number."""
+    """Queries to ask in all, spread as the preset's are; by default the preset's number."""
     steps: int | None = None
     """Environment steps, or completions or pairs of text; by default the preset's."""
     seed: int = 0
@@ -57,25 +57,26 @@ class Train:
 
     def run(self, command: str) -> int:
         """Train."""
-        at_least(1, steps=self.steps, budget=self.budget, seeds=self.seeds, jobs=self.jobs)
-        at_least(0, seed=self.seed, clips=self.clips)
-        from prefenvs.agents.preset_choice import choose_preset
-        from prefenvs.agents.train import Run, train, train_side_by_side
+        with usage():
+            at_least(1, steps=self.steps, budget=self.budget, seeds=self.seeds, jobs=self.jobs)
+            at_least(0, seed=self.seed, clips=self.clips)
+            from prefenvs.agents.preset_choice import choose_preset
+            from prefenvs.agents.train import Run, check_names, train, train_side_by_side
 
-        preset = choose_preset(task_name(self.env) if self.env else None, self.agent, self.preset, self.steps)
-        runs = {
-            f"seed-{seed}": Run(preset, seed, self.oracle, self.teacher, self.budget, self.device, self.reward_metrics)
-            for seed in range(self.seed, self.seed + self.seeds)
-        }
+            task = task_name(self.env) if self.env else None
+            preset = choose_preset(task, self.agent, self.preset, self.steps, self.budget)
+            run = Run(preset, self.seed, self.oracle, self.teacher, self.budget, self.device, self.reward_metrics)
+            check_names(run)
         name, shown = f"{preset.task}-{preset.agent}", sys.stderr.isatty()
         if self.seeds > 1:
             out = self.out or Path("runs") / name
+            runs = {f"seed-{run.seed + i}": dataclasses.replace(run, seed=run.seed + i) for i in range(self.seeds)}
             outcome = train_side_by_side(
                 runs, out, command=command, workers=self.jobs, progress=shown, clips=self.clips
             )
             return self._print_seeds(outcome, out)
         out = self.out or Path("runs") / f"{name}-{self.seed}"
-        result = train(runs[f"seed-{self.seed}"], out, command=command, progress=shown, clips=self.clips)
+        result = train(run, out, command=command, progress=shown, clips=self.clips)
         if self.json:
             print(json.dumps(result, indent=1))
             return 0
@@ -116,20 +117,19 @@ class Eval:
         """Evaluate."""
         from prefenvs.tasks import TASKS
 
-        at_least(1, episodes=self.episodes)
-        if (self.env is None) == (self.run_folder is None):
-            raise ValueError("give one of --env (random play) and --run-folder (its agent).")
+        with usage():
+            at_least(1, episodes=self.episodes)
+            if (self.env is None) == (self.run_folder is None):
+                raise ValueError("give one of --env (random play) and --run-folder (its agent).")
+            task, agent = (task_name(self.env or ""), "") if self.run_folder is None else _trained(self.run_folder)
         from prefenvs.agents.evaluation import evaluate
 
-        task = task_name(self.env) if self.env else ""
         if self.run_folder is None:
             found = evaluate(None, TASKS[task].id, self.episodes)
         else:
             from prefenvs.agents.text.evaluation import evaluate_text
-            from prefenvs.agents.train import read_config, writes_text
+            from prefenvs.agents.train import writes_text
 
-            config = read_config(self.run_folder)
-            task, agent = config["task"], config["agent"]
             policy = _load_agent(agent, self.run_folder / "agent.zip", task)
             score = evaluate_text if writes_text(agent) else evaluate
             found = score(policy, TASKS[task].id, self.episodes)
@@ -150,7 +150,10 @@ class Report:
     def run(self, command: str) -> int:
         """Write the page."""
         from prefenvs.report import write_report
+        from prefenvs.report.read import read_runs
 
+        with usage():
+            read_runs(self.runs)
         print(write_report(*self.runs))
         return 0
 
@@ -171,8 +174,9 @@ class Demo:
 
     def run(self, command: str) -> int:
         """Train and report."""
-        at_least(1, steps=self.steps)
-        at_least(0, seed=self.seed)
+        with usage():
+            at_least(1, steps=self.steps)
+            at_least(0, seed=self.seed)
         from prefenvs.agents.demo import run_demo
 
         return run_demo(self.out, self.seed, steps=self.steps, full=self.full, command=command)
@@ -182,17 +186,25 @@ def _score(result: Mapping[str, Any]) -> str:
     return f"true return {result['final']:.1f} +- {result['sd']:.1f} over {result['episodes']} episodes"
 
 
+def _trained(folder: Path) -> tuple[str, str]:
+    """Task and agent of a finished run."""
+    from prefenvs.agents import AGENTS
+    from prefenvs.agents.train import read_config
+
+    config, path = read_config(folder), folder / "agent.zip"
+    if config["agent"] not in AGENTS:
+        raise unknown_name("agent", config["agent"], AGENTS, "Agents on the true reward are not kept.")
+    if not path.is_file():
+        raise ValueError(f"there is no {path}: the run has not finished. Go on with its own command, then score it.")
+    return config["task"], config["agent"]
+
+
 def _load_agent(agent: str, path: Path, task: str) -> Any:
     import gymnasium as gym
 
-    from prefenvs.agents import AGENTS
     from prefenvs.agents.train import agent_class, writes_text
     from prefenvs.tasks import TASKS
 
-    if agent not in AGENTS:
-        raise unknown_name("agent", agent, AGENTS, "Agents on the true reward are not kept.")
-    if not path.is_file():
-        raise ValueError(f"there is no {path}: the run has not finished. Go on with its own command, then score it.")
     env_id = TASKS[task].id
     env = gym.make_vec(env_id, num_envs=64, view="completion") if writes_text(agent) else gym.make(env_id)
     return agent_class(agent).load(path, env)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
+from xxhash import xxh3_128_hexdigest
 
-from prefenvs.calibration import Calibration, measure, reference_set, weighted_scores
+from prefenvs.calibration import Calibration, measure, reference_set, utility_of, weighted_scores
 from prefenvs.error import BudgetSpent, SegmentForgotten
 from prefenvs.labelling.random_stream import uniforms
 from prefenvs.labelling.source import LocalSource, Source, find_source
@@ -17,13 +20,13 @@ from prefenvs.labelling.store import AnswerStore, payload_hashes
 from prefenvs.oracles import make_oracle
 from prefenvs.preference_env import FeedbackConfig
 from prefenvs.segments import JUDGED, JudgedSegments, Label, Query, Segments, map_arrays
-from prefenvs.tasks import TASKS
 from prefenvs.teacher import (
     Thresholds,
     answer_margins,
     answer_scores,
     draws_needed,
     make_teacher,
+    no_answers,
     rate_scores,
 )
 
@@ -48,9 +51,10 @@ class Feedback:
         if store is not None or run is not None:
             self.config = dataclasses.replace(self.config, store=store or self.config.store, run=run or self.config.run)
         self.task: str = first["task"]
-        self._task_kwargs: dict[str, Any] = first["task_kwargs"]
+        self._task_kwargs: dict[str, Any] | None = first["task_kwargs"]
         self.recorded_episodes: int = first["episodes"]
-        self._oracle = make_oracle(self.config.oracle, self.task, self._task_kwargs)
+        known = None if self._task_kwargs is None else self.task  # a user's own may be called as one of the suite is
+        self._oracle = make_oracle(self.config.oracle, known, self._task_kwargs)
         self._reads = vars(type(self._oracle)).get("reads", JUDGED)  # not inherited: a subclass may read more
         self._teacher = make_teacher(self.config.teacher)
         self._calibrations: dict[tuple[int, float], Calibration] = {}
@@ -63,11 +67,12 @@ class Feedback:
             self.config.run,
             {
                 "task": self.task,
-                "oracle": _describe(self._oracle),
+                "oracle": _describe(self._oracle, kept=self.config.store is not None),
                 "teacher": dataclasses.asdict(self._teacher),
                 "answer": self.config.answer,
                 "calibration": self.config.calibration and dataclasses.asdict(self.config.calibration),
                 "feedback_seed": self.config.feedback_seed,
+                **({"task_kwargs": _describe_arguments(self._task_kwargs)} if self._task_kwargs else {}),
             },
         )
 
@@ -105,7 +110,8 @@ class Feedback:
         Raises:
             BudgetSpent: if fewer than n queries are left; none was asked.
             SegmentForgotten: if a segment is no longer recorded; none was asked.
-            ValueError: after `close`.
+            ValueError: after `close`, if open questions show another number of segments, or if a segment has no finite
+                score; none was asked.
         """
         if self._closed:
             raise ValueError("this feedback was closed. Make the environment anew to ask again; nothing was asked.")
@@ -113,6 +119,11 @@ class Feedback:
             raise BudgetSpent(
                 f"asked for {query.n} labels, {int(self.remaining)} of {self.config.budget} are left. "
                 "Ask for fewer, or make the env with a larger budget=. No label was recorded."
+            )
+        if self._pending and self._pending[0][1].choice.shape[1] != query.k:
+            raise ValueError(
+                f"k={query.k}, but open questions show k={self._pending[0][1].choice.shape[1]} segments, and collect() "
+                "gives one label of all. Call collect() first. Nothing was asked."
             )
         numbers = np.arange(self._next, self._next + query.n)
         if query.n:
@@ -125,8 +136,10 @@ class Feedback:
                 parts |= {at.start: given[at] for at in new}
                 self._store.add({self._next + at.start: (payloads[at], given[at]) for at in new})
             label = Label.concatenate([parts[start] for start in sorted(parts)])
-            self._pending.append((numbers, label))
-            self._answered += int((~label.skipped).sum())
+        else:
+            label = no_answers(query.k, self.config.answer)
+        self._pending.append((numbers, label))
+        self._answered += int((~label.skipped).sum())
         self._next += query.n
         return numbers
 
@@ -143,8 +156,10 @@ class Feedback:
         """
         if not self._pending:
             raise ValueError("no question is open. Call submit(query) first.")
-        pending, self._pending = self._pending, []
-        return np.concatenate([numbers for numbers, _ in pending]), Label.concatenate([label for _, label in pending])
+        numbers, labels = zip(*self._pending, strict=True)
+        collected = np.concatenate(numbers), Label.concatenate(list(labels))
+        self._pending = []
+        return collected
 
     def ask(self, query: Query) -> Label:
         """Ask n questions and wait for the answers. They are in the store when this returns.
@@ -163,14 +178,16 @@ class Feedback:
     def _answer(self, query: Query, numbers: np.ndarray) -> Label:
         segments, k = query.segments, query.k
         oracle = self._oracle
-        if hasattr(oracle, "calibrated"):
+        if hasattr(oracle, "calibrated") and getattr(oracle, "units", None) is None:
             oracle = oracle.calibrated(self._calibration(segments.steps))
         draws = draws_needed(k) + k * (k - 1) // 2
         random = uniforms(self.config.feedback_seed, numbers, draws)
         if not hasattr(oracle, "utility"):
             margins = _margins(oracle, self._judge(segments, self._reads), k)
             return answer_margins(self._teacher, margins, random, self.config.answer)
-        plain, weighted = (scores.reshape(-1, k) for scores in self._scores(oracle, segments))
+        scores = self._scores(oracle, segments)
+        _check_finite(scores[0], segments)
+        plain, weighted = (part.reshape(-1, k) for part in scores)
         calibration = self._calibration(segments.steps) if self._teacher.needs_unit else Calibration()
         recent = self._recent_returns() if self._teacher.scale == "raw" else (0.0, 0.0)
         thresholds = Thresholds.of(self._teacher, calibration, segments.steps, recent)
@@ -186,15 +203,20 @@ class Feedback:
         """The units of scores, plain or (for ratings) weighted as the teacher remembers them."""
         own = self.config.calibration
         if own is not None:
+            if own.steps not in (0, steps):
+                raise ValueError(
+                    f"calibration was measured with segments of {own.steps} steps, these have {steps}, and units "
+                    f"depend on that. Measure with prefenvs.calibrate(..., segment_steps={steps}). Nothing was asked."
+                )
             if self.config.answer == "rating" and own.myopia != self._teacher.myopia:
                 raise ValueError(
                     f"calibration was measured with myopia={own.myopia}, the teacher who rates has "
                     f"myopia={self._teacher.myopia}. Measure it with prefenvs.calibrate(..., myopia=...)."
                 )
             return own
-        if self.task not in TASKS:
+        if self._task_kwargs is None:
             raise ValueError(
-                f"the teacher or oracle needs units for {self.task!r}, which is not a task of the suite. "
+                f"the teacher or oracle needs units for {self.task!r}, an environment of your own. "
                 "Pass calibration=prefenvs.calibrate(my_env, segment_steps=...) to prefenvs.wrap."
             )
         if (steps, myopia) not in self._calibrations:
@@ -213,7 +235,7 @@ class Feedback:
         chunk = CHUNK if {"observations", "actions"} & {*self._reads} else CHUNK_OF_REWARDS
         for start in range(0, len(segments), chunk):
             judged = self._judge(segments[start : start + chunk], self._reads)
-            parts.append(weighted_scores(oracle.utility(judged), judged.mask, self._teacher.myopia))
+            parts.append(weighted_scores(utility_of(oracle, judged), judged.mask, self._teacher.myopia))
         plain, weighted = zip(*parts, strict=True)
         return np.concatenate(plain), np.concatenate(weighted)
 
@@ -347,13 +369,30 @@ def render(env: Any, segments: Segments, *, every: int = 1) -> list[np.ndarray]:
     return clips
 
 
+def _check_finite(scores: np.ndarray, segments: Segments) -> None:
+    """Refuse (n,) scores that are nan or infinite: comparisons with nan are False, which would pass for an answer."""
+    bad = np.flatnonzero(~np.isfinite(scores))
+    if len(bad):
+        stream, episode, first = segments.ids[bad[0]].tolist()
+        raise ValueError(
+            f"{len(bad)} of {len(scores)} segments have no finite score. The first is {scores[bad[0]]}, of steps "
+            f"{first} to {first + int(segments.lengths[bad[0]]) - 1} in episode {episode} of stream {stream}: the true "
+            "reward or the oracle gave nan or infinity there. Mend that, or leave such segments out; nothing was asked."
+        )
+
+
 def _margins(oracle: Any, judged: JudgedSegments, k: int) -> np.ndarray:
     """(n, k, k) margins of all pairs, from one call of the comparing oracle."""
     n = len(judged) // k
     first, second = np.triu_indices(k, 1)
     rows = np.arange(n)[:, None] * k
     margins = np.zeros((n, k, k))
-    pairs = oracle.compare(_pick(judged, (rows + first).ravel()), _pick(judged, (rows + second).ravel()))
+    pairs = np.asarray(oracle.compare(_pick(judged, (rows + first).ravel()), _pick(judged, (rows + second).ravel())))
+    if pairs.shape != (n * len(first),):
+        raise ValueError(
+            f"{type(oracle).__name__}.compare gave shape {pairs.shape}, expected a margin a pair, (n,) = "
+            f"({n * len(first)},). Nothing was asked."
+        )
     margins[:, first, second] = pairs.reshape(n, -1)
     margins[:, second, first] = -pairs.reshape(n, -1)
     return margins
@@ -371,13 +410,40 @@ def _pick(judged: JudgedSegments, rows: np.ndarray) -> JudgedSegments:
     )
 
 
-def _describe(oracle: Any) -> str:
-    """A short text that changes when the oracle's own settings do; arrays of values are not printed."""
+def _describe(oracle: Any, *, kept: bool) -> str:
+    """A short text that changes when the oracle's own settings do; values and arrays are not printed.
+
+    Raises:
+        TypeError: if answers are to be kept in a file and the settings cannot be told.
+    """
+    name = type(oracle).__name__
     if not dataclasses.is_dataclass(oracle):
-        return type(oracle).__name__
+        if kept and object.__getstate__(oracle):
+            raise TypeError(
+                f"oracle={oracle!r} has settings that a store of answers cannot tell apart, so it might serve one "
+                f"{name}'s answers to another. Make {name} a dataclass (@dataclass(frozen=True)), or leave out store=. "
+                "Nothing was asked."
+            )
+        return name
     parts = []
     for field in dataclasses.fields(oracle):
         value = getattr(oracle, field.name)
-        shown = getattr(value, "source", None) if field.name == "values" else value
+        shown = getattr(value, "source", value) if field.name == "values" else value
+        if isinstance(shown, np.ndarray):  # its repr leaves out digits, and most of a large one
+            shown = (shown.dtype.str, shown.shape, xxh3_128_hexdigest(shown.tobytes()))
         parts.append(f"{field.name}={shown!r}")
-    return f"{type(oracle).__name__}({', '.join(parts)})"
+    return f"{name}({', '.join(parts)})"
+
+
+def _describe_arguments(arguments: Mapping[str, Any]) -> str:
+    """A text that changes when a task's arguments do, the same in every process; a long one is hashed."""
+    text = json.dumps(arguments, sort_keys=True, default=_name)
+    return text if len(text) <= 200 else hashlib.sha256(text.encode()).hexdigest()
+
+
+def _name(value: Any) -> Any:
+    """What stands in JSON for an array, a function or another object: its numbers, its name, its class."""
+    if isinstance(value, np.ndarray | np.generic):
+        return value.tolist()
+    named = value if hasattr(value, "__qualname__") else type(value)
+    return f"{named.__module__}.{named.__qualname__}"

@@ -61,6 +61,7 @@ class AsyncSource:
     def __init__(self, venv: Any) -> None:
         """Reach the workers of `venv`."""
         self.base, self.num_streams = venv, venv.num_envs
+        _check(venv, all(venv.call("has_wrapper_attr", "_oracle_side")))  # a worker that is asked for it in vain dies
 
     def ask_all(self, request: str, arguments: list[tuple[Any, ...] | None]) -> list[Any]:
         """Call the workers that are asked, over the same pipes as AsyncVectorEnv.call, without sending all to all."""

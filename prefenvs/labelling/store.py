@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from xxhash import xxh3_128_digest
 
-from prefenvs.error import DamagedFile, RunMismatch
+from prefenvs.error import DamagedFile, PrefenvsError, RunMismatch
 from prefenvs.segments import Arrays, Label, Query
 
 _SCHEMA = """
@@ -48,12 +49,13 @@ class AnswerStore:
         Raises:
             DamagedFile: if the file is not a store.
             RunMismatch: if the run was begun with another configuration, or by an earlier version.
+            PrefenvsError: if another process is writing the file, or it cannot be written.
         """
         self.path, self.run = None if path is None else Path(path), run
         if self.path is not None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
         text = json.dumps(config, sort_keys=True, default=repr)
-        try:
+        with self._explained():
             self._connection = sqlite3.connect(self.path or ":memory:", check_same_thread=False)
             earlier = self._connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'answers'").fetchone()
             if earlier:
@@ -67,8 +69,6 @@ class AnswerStore:
                 self._connection.executescript(_SCHEMA)
                 self._connection.execute("INSERT OR IGNORE INTO runs VALUES (?, ?)", (run, text))
             row = self._connection.execute("SELECT config FROM runs WHERE run = ?", (run,)).fetchone()
-        except sqlite3.DatabaseError as error:
-            raise self._damaged(error) from error
         if row[0] != text:
             raise RunMismatch(
                 f"run {run!r} in {self.path} was begun with {row[0]}, now it is {text}. "
@@ -97,9 +97,9 @@ class AnswerStore:
             changed = (kept[low - begun : high - begun] != payloads[low - first : high - first]).any(1)
             if changed.any():
                 raise RunMismatch(
-                    f"query {low + changed.argmax()} of run {self.run!r} was about other segments when it was "
-                    "answered. A resumed run must repeat its steps exactly; start a new run= or store= otherwise. "
-                    "Nothing was spent."
+                    f"query {low + changed.argmax()} of run {self.run!r} was about other segments or context when "
+                    "it was answered. A resumed run must repeat its steps exactly; start a new run= or store= "
+                    "otherwise. Nothing was spent."
                 )
             found[low - first] = unpack(answers, len(kept), soft=soft)[low - begun : high - begun]
         return found
@@ -112,8 +112,10 @@ class AnswerStore:
 
         Raises:
             RunMismatch: if another process has answered one of them meanwhile.
+            DamagedFile: if the file cannot be read.
+            PrefenvsError: if another process is writing the file, or it cannot be written.
         """
-        with self._connection:
+        with self._explained(), self._connection:
             self._connection.execute("BEGIN IMMEDIATE")
             for first, (payloads, label) in batches.items():
                 for begun, hashes, _ in self._overlapping(first, len(payloads)):
@@ -128,16 +130,26 @@ class AnswerStore:
     def _overlapping(self, first: int, count: int) -> list[tuple[int, bytes, bytes]]:
         """Rows that may hold one of `count` numbers from `first` on: first number, payloads, answers."""
         numbers = {"run": self.run, "first": first, "last": first + count - 1}
-        try:
+        with self._explained():
             return self._connection.execute(_OVERLAPPING, numbers).fetchall()
-        except sqlite3.DatabaseError as error:
-            raise self._damaged(error) from error
 
-    def _damaged(self, error: sqlite3.DatabaseError) -> DamagedFile:
-        return DamagedFile(
-            f"{self.path} cannot be read as a store of answers ({error}). It was left as it is; "
-            "move it away or name another store=."
-        )
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Say of SQLite's errors whether the file is damaged or cannot be had at present."""
+        try:
+            yield
+        except sqlite3.DatabaseError as error:
+            # SQLITE_ERROR is a table or column that another program's database does not have.
+            code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
+            if isinstance(error, sqlite3.OperationalError) and code != sqlite3.SQLITE_ERROR:
+                raise PrefenvsError(
+                    f"{self.path} is in use by another process, or cannot be written ({error}). It was left as it is; "
+                    "try again when it is free, or name another store=."
+                ) from error
+            raise DamagedFile(
+                f"{self.path} cannot be read as a store of answers ({error}). It was left as it is; "
+                "move it away or name another store=."
+            ) from error
 
     def count(self) -> int:
         """Answers kept for this run."""

@@ -18,6 +18,8 @@ def plot_over_optimisation(
 ) -> Axes:
     """Draw gold (solid, its peak marked) and proxy (dashed) rewards of runs against sqrt(KL), and fits (dotted).
 
+    A negative estimate of the KL is drawn at 0.
+
     Args:
         curves: Runs by the name that the legend gives them.
         axes: Where to draw; None for a new figure, which `axes.figure` saves.
@@ -33,7 +35,7 @@ def plot_over_optimisation(
         axes = _new_axes()
     for number, (name, curve) in enumerate(curves.items()):
         order, colour = np.argsort(curve.kl, kind="stable"), f"C{number}"
-        distance, gold = np.sqrt(curve.kl[order]), curve.gold[order]
+        distance, gold = np.sqrt(np.maximum(curve.kl[order], 0.0)), curve.gold[order]
         axes.plot(distance, gold, color=colour, label=name)
         axes.plot(distance[gold.argmax()], gold.max(), "o", color=colour, markersize=5)
         if curve.error is not None:

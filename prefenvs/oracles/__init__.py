@@ -22,7 +22,7 @@ class Utility(Protocol):
     """A preference model that scores segments. `reads`, if it has that, names the fields of JUDGED that it needs."""
 
     def utility(self, segments: JudgedSegments) -> np.ndarray:
-        """(n, T) utility of each step, or (n, 1) of each whole segment."""
+        """(n, T) utility of each step, or (n, 1) of each whole segment; finite numbers."""
 
 
 @runtime_checkable
@@ -44,7 +44,7 @@ ORACLES: dict[str, Callable[..., Any]] = {
 """Preference models by name. `ORACLES["mine"] = Mine` adds one."""
 
 
-def make_oracle(oracle: Any, task: str, task_kwargs: Mapping[str, Any] | None = None) -> Any:
+def make_oracle(oracle: Any, task: str | None, task_kwargs: Mapping[str, Any] | None = None) -> Any:
     """The preference model that `oracle` names; regret is given the values shipped with the task.
 
     Values of a trained policy are of states alone, so "regret" then is `DeterministicRegret`.
@@ -52,7 +52,7 @@ def make_oracle(oracle: Any, task: str, task_kwargs: Mapping[str, Any] | None = 
     Args:
         oracle: a name, `{"name": ..., **arguments}` or a preference model. `values` of a regret oracle may be the path
             of a file that `prefenvs experts train` wrote.
-        task: name of the task.
+        task: name of a task of the suite; None for an environment of one's own, of which no values are known.
         task_kwargs: what the task was made with.
 
     Raises:
@@ -60,7 +60,7 @@ def make_oracle(oracle: Any, task: str, task_kwargs: Mapping[str, Any] | None = 
         FileNotFoundError: if `values` names no file.
         DamagedFile: if that file cannot be read.
         NoExpert: if regret is asked for where no values are known.
-        TypeError: if an object has neither `utility` nor `compare`.
+        TypeError: if an object is no preference model: it has neither `utility` nor `compare`, or is a class.
     """
     if isinstance(oracle, str):
         oracle = {"name": oracle}
@@ -75,7 +75,14 @@ def make_oracle(oracle: Any, task: str, task_kwargs: Mapping[str, Any] | None = 
             arguments["values"] = load_values(arguments["values"])
         if set(arguments) == {"values"} and isinstance(arguments["values"], NetworkValues):
             return DeterministicRegret(**arguments)
-        return ORACLES[name](**arguments)
+        if not callable(ORACLES[name]):
+            raise TypeError(
+                f"ORACLES[{name!r}] is {ORACLES[name]!r}, expected a class or a function that makes one. Pass a "
+                "preference model itself as oracle=."
+            )
+        oracle = ORACLES[name](**arguments)
+    if isinstance(oracle, type):
+        raise TypeError(f"oracle={oracle!r} is a class, expected a preference model: {oracle.__name__}(...).")
     if not isinstance(oracle, Utility | Comparison):
         raise TypeError(f"oracle={oracle!r} has neither utility(segments) nor compare(a, b).")
     return oracle

@@ -31,7 +31,7 @@ class Hierarchical:
     undecided: Literal["skip", "tie"] = "skip"
     """What to answer if no factor decides. The paper drops the pair."""
     units: Mapping[str, float] | None = None
-    """Standard deviation of each factor summed over a segment; filled in from the calibration."""
+    """Standard deviation of each factor summed over a segment; by default those of the calibration."""
 
     def calibrated(self, calibration: Calibration) -> Hierarchical:
         """The same oracle with the factors' units of a calibration, where it has none of its own."""
@@ -41,7 +41,8 @@ class Hierarchical:
         """(n,) by how many units the deciding factor favours `a`; negative for `b`, 0 for a tie, nan for a skip.
 
         Raises:
-            ValueError: if `order` names a factor the task lacks, or `margins` has another length.
+            ValueError: if `order` names a factor the task lacks, `margins` has another length, a factor has no unit
+                although others do, or is nan.
         """
         order = self.order or tuple(a.factors)
         margins = (self.margins,) * len(order) if isinstance(self.margins, int | float) else tuple(self.margins)
@@ -52,9 +53,24 @@ class Hierarchical:
         for name, least in zip(order, margins, strict=True):
             if name not in a.factors:
                 raise unknown_name("order", name, a.factors)
-            unit = (self.units or {}).get(name, 1.0) or 1.0  # a factor that random play never moves keeps its own unit
-            difference = (a.factors[name].sum(1) - b.factors[name].sum(1)) / unit
+            difference = (a.factors[name].sum(1) - b.factors[name].sum(1)) / self._unit(name)
+            if np.isnan(difference).any():
+                raise ValueError(
+                    f"factor {name!r} is nan in a segment of pair {np.isnan(difference).argmax()}, so the two cannot "
+                    "be compared. Mend the environment's factors, or leave such segments out; nothing was asked."
+                )
             decides = open_ & (np.abs(difference) > least)
             margin[decides] = difference[decides]
             open_ &= ~decides
         return margin
+
+    def _unit(self, name: str) -> float:
+        if self.units is None:
+            return 1.0
+        if name not in self.units:
+            raise ValueError(
+                f"the unit of factor {name!r} is not known; known are those of: {', '.join(self.units) or 'none'}. "
+                "Pass calibration=prefenvs.calibrate(my_env, ..., factors=...), with the factors of prefenvs.wrap, or "
+                "units= to the oracle; nothing was asked."
+            )
+        return self.units[name] or 1.0  # a factor that random play never moves keeps its own unit

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
+from gymnasium.spaces import Box
 
 from prefenvs.error import NoExpert
 from prefenvs.oracles.value_nets import load_values
@@ -70,18 +71,22 @@ class TabularValues:
         return self.action_values[np.asarray(observations), np.asarray(actions)]
 
 
-def expert_values(task: str, task_kwargs: Mapping[str, Any] | None = None) -> Values:
+_DRAWING = frozenset({"width", "height"})
+"""Arguments of tasks that change no number."""
+
+
+def expert_values(task: str | None, task_kwargs: Mapping[str, Any] | None = None) -> Values:
     """The values shipped with a task: exact on grids and small text tasks, of a trained policy on some control tasks.
 
     The latter are values of a good policy and not of an optimal one: `NetworkValues.facts` has its score beside the
     task's reference score.
 
     Args:
-        task: name of a task.
+        task: name of a task of the suite; None for an environment of one's own.
         task_kwargs: what it was made with.
 
     Raises:
-        NoExpert: naming the command that trains them.
+        NoExpert: naming the command that trains them, where actions are continuous.
         DamagedFile: if the file cannot be read.
     """
     from prefenvs.making import make_task
@@ -95,16 +100,19 @@ def expert_values(task: str, task_kwargs: Mapping[str, Any] | None = None) -> Va
         return TabularValues(v, q, float(base.mdp.gamma))
     if task in TASKS and TASKS[task].exact_values:
         return make_task(TASKS[task], task_kwargs=task_kwargs).optimal_values()
-    if task in shipped_experts():
+    changed = sorted(set(task_kwargs or {}) - _DRAWING)
+    if task in shipped_experts() and not changed:
         return load_values(EXPERTS_FOLDER / f"{task}.safetensors")
+    trainable = task in TASKS and isinstance(make_task(TASKS[task], task_kwargs=task_kwargs).action_space, Box)
     how = (
         f"Train them: prefenvs experts train --env {task} --out FILE, then "
         'oracle={"name": "regret", "values": FILE}; or pass '
-        if task in TASKS
+        if trainable and not changed
         else "Pass "
     )
     raise NoExpert(
-        f"no optimal values are known for {task!r}, so regret cannot be measured. {how}"
+        f"no optimal values are known for {'an environment of your own' if task is None else repr(task)}"
+        f"{' with other ' + ', '.join(changed) if changed else ''}, so regret cannot be measured. {how}"
         "oracle=Regret(values=...) with your own v(obs) and q(obs, act), or DeterministicRegret with v(obs) alone."
     )
 

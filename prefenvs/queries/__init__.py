@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -101,6 +102,19 @@ STRATEGIES: dict[str, Strategy] = {
     "entropy_k_centre": hybrid(entropy, k_centre),
 }
 """Query strategies by name. `STRATEGIES["mine"] = mine` adds one."""
+
+
+def queries_to_ask(wanted: int | None, remaining: float, otherwise: int) -> int:
+    """How many queries a learner asks: `wanted`, or None for all that remain, and never more than remain.
+
+    Args:
+        wanted: by the learner's config.
+        remaining: of the budget; infinity without one.
+        otherwise: how many where all would be infinitely many.
+    """
+    if wanted is None and math.isinf(remaining):
+        return otherwise
+    return int(remaining if wanted is None else min(wanted, remaining))
 
 
 def sessions(kind: str, budget: int, count: int) -> list[int]:

@@ -25,7 +25,7 @@ from prefenvs.report.read import (
     bootstrap_interval,
     common_curve,
     group_arms,
-    read_run,
+    read_runs,
 )
 from prefenvs.report.summary import References, evaluations, final_score, headline, mean_of, references_of
 
@@ -46,9 +46,7 @@ def write_report(*folders: Path | str, out: Path | None = None) -> Path:
         ValueError: if no folder is given, one is no run folder, or they do not belong together.
         DamagedFile: if a file in a folder cannot be read in full.
     """
-    if not folders:
-        raise ValueError("no run folder was given, expected at least one: prefenvs report RUN [RUN ...].")
-    runs = [read_run(Path(folder)) for folder in folders]
+    runs = read_runs(folders)
     arms = group_arms(runs)
     references = references_of(arms)
     task = str(runs[0].config["task"])
@@ -104,7 +102,7 @@ def _how_scored(arms: Sequence[Arm]) -> str:
 
 
 def learning_curve(arm: Arm) -> tuple[Series, str] | None:
-    """True return against environment steps, and what the band is; None if nothing was evaluated."""
+    """True return against steps, and what the band is; None if nothing was evaluated."""
     tables = evaluations(arm)
     if not tables:
         return None
@@ -141,13 +139,14 @@ def _curve(arms: Sequence[Arm], references: References) -> str:
         f"{s.label} goes from {number(s.y[0])} at step {s.x[0]:,.0f} to {number(s.y[-1])} at step {s.x[-1]:,.0f}"
         for _, (s, _) in found
     )
+    unit = _unit([arm for arm, _ in found])
     chart = line_chart(
         series,
         levels,
         name="curve",
-        description=f"True return an episode against environment steps. {ends}."
+        description=f"True return an episode against {unit}. {ends}."
         + "".join(f" {level.label}: {number(level.y)}." for level in levels),
-        x_label="environment steps",
+        x_label=unit,
         y_label="true return (reward an episode)",
     )
     header = ["step", *(f"{s.label}, {edge}" for _, (s, _) in found for edge in ("mean", "low", "high"))]
@@ -186,7 +185,7 @@ def _labels(arm: Arm, i: int) -> str:
         series,
         name=f"labels-{i}",
         description=f"Labels asked and answered, added up over {len(steps)} feedback sessions. In the end {total}.",
-        x_label="environment steps",
+        x_label=_unit([arm]),
         y_label="labels so far (queries)",
         x_range=_whole_run(arm),
         y_range=(0.0, 1.05 * max(float(asked.max(initial=0.0)), 1.0)),
@@ -218,7 +217,7 @@ def _accuracy(arm: Arm, i: int) -> str:
         name=f"accuracy-{i}",
         description=f"Share of labels that the reward model predicts, after each session. At the last session "
         f"{' and '.join(last) or NOT_RECORDED}.",
-        x_label="environment steps",
+        x_label=_unit([arm]),
         y_label="accuracy (% of labels)",
         x_range=_whole_run(arm),
         y_range=(0.0, 1.0),
@@ -230,6 +229,12 @@ def _accuracy(arm: Arm, i: int) -> str:
     ]
     caption = f"After each feedback session{_averaged(tables)}. Held-out labels were not trained on."
     return title + _figure(chart, caption, _table(["session", "step", *(s.label for s in series)], rows))
+
+
+def _unit(arms: Sequence[Arm]) -> str:
+    """What steps count, as the runs that have finished say."""
+    results = [run.result for arm in arms for run in arm.runs if run.result is not None]
+    return " or ".join(dict.fromkeys(str(result.get("unit", "environment steps")) for result in results)) or "steps"
 
 
 def _whole_run(arm: Arm) -> tuple[float, float]:

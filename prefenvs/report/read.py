@@ -102,6 +102,20 @@ def read_run(folder: Path) -> RunFolder:
     )
 
 
+def read_runs(folders: Sequence[Path | str]) -> list[RunFolder]:
+    """Read the run folders of a report.
+
+    Raises:
+        ValueError: if no folder is given, one is no run folder, or they do not belong together.
+        DamagedFile: if a file in a folder cannot be read in full.
+    """
+    if not folders:
+        raise ValueError("no run folder was given, expected at least one: prefenvs report RUN [RUN ...].")
+    runs = [read_run(Path(folder)) for folder in folders]
+    group_arms(runs)
+    return runs
+
+
 def read_json(path: Path, kind: type) -> Any:
     """The JSON value in `path`, which must be of the given kind (dict or list).
 
@@ -138,7 +152,7 @@ def read_table(path: Path, header: tuple[str, ...]) -> Table | None:
     values = np.zeros((len(rows) - 1, len(header)))
     for i, row in enumerate(rows[1:]):
         try:
-            values[i] = [float(cell) for cell in row]
+            values[i] = [float(cell) for _, cell in zip(header, row, strict=True)]
         except ValueError as error:
             raise DamagedFile(
                 f"{path} line {i + 2}: expected {len(header)} numbers ({','.join(header)}), got {','.join(row)!r}. "

@@ -21,8 +21,10 @@ from prefenvs.studies._history import commit_that_fixed, head, is_clean
 from prefenvs.studies._study import SCALES, Statement, load, making_hash, statement
 from prefenvs.studies._tables import means
 
-ON_TOP = ("bench", "cli.py", "studies", "web")
+ON_TOP = ("bench", "cli", "studies", "web")
 """What the rest of the package never imports."""
+MAKES_NUMBERS = (".json", ".py", ".safetensors")
+"""Files of the package that its numbers come from: scores and values are shipped."""
 
 
 class JobsFailed(PrefenvsError):
@@ -49,8 +51,8 @@ def conduct(
 ) -> tuple[Path, dict[str, Any]]:
     """Run what has not been run of a study, judge it, and write `result.json`.
 
-    The folder's name holds a hash of the code that makes the tables, so that tables of other code are never taken for
-    this one's; the functions that read the tables may change.
+    The folder's name holds a hash of the code and shipped values that make the tables, so that tables of others are
+    never taken for this one's; the functions that read the tables may change.
 
     Args:
         name: of the study, as on the command line.
@@ -69,8 +71,6 @@ def conduct(
         JobsFailed: if there is no verdict because jobs failed.
     """
     study = statement(name)
-    if scale not in SCALES:
-        raise unknown_name("scale", scale, SCALES)
     chosen = seeds_of(study, scale, seeds)
     module = load(name)
     arms = tuple(module.arms(scale))
@@ -120,7 +120,13 @@ def conduct(
 
 
 def seeds_of(study: Statement, scale: str, count: int | None) -> tuple[int, ...]:
-    """The first seeds of a scale; more than it has go on from its last."""
+    """The first seeds of a scale; more than it has go on from its last.
+
+    Raises:
+        ValueError: for an unknown scale, or a count below 1.
+    """
+    if scale not in SCALES:
+        raise unknown_name("scale", scale, SCALES)
     own = study.seeds[scale]
     if count is None:
         return own
@@ -130,13 +136,13 @@ def seeds_of(study: Statement, scale: str, count: int | None) -> tuple[int, ...]
 
 
 def code_hash(study: Statement) -> str:
-    """A hash of the code that makes a study's tables: the study, and the package but for `ON_TOP`."""
+    """A hash of what makes a study's tables: the study, and the package but for `ON_TOP`."""
     digest = hashlib.sha256(making_hash(study.source).encode())
     package = Path(prefenvs.__file__).resolve().parent
     for root in (package, package / "agents", package / "tasks"):  # links, which a walk does not follow
-        for path in sorted(root.resolve().rglob("*.py")):
+        for path in sorted(root.resolve().rglob("*.*")):
             inside = path.relative_to(root.resolve())
-            if root != package or inside.parts[0] not in ON_TOP:
+            if path.suffix in MAKES_NUMBERS and (root != package or inside.parts[0] not in ON_TOP):
                 digest.update(f"{root.name}/{inside.as_posix()}\0".encode() + path.read_bytes())
     return digest.hexdigest()
 

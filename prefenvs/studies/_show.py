@@ -11,7 +11,6 @@ from typing import Any, Protocol
 from prefenvs.error import PrefenvsError
 from prefenvs.studies._pages import cell, draw, estimate_row, record, recordable
 from prefenvs.studies._run import conduct
-from prefenvs.studies._study import statement
 
 
 class Asked(Protocol):
@@ -29,12 +28,10 @@ def run_studies(names: Sequence[str], asked: Asked, command: str, progress: bool
     """Run studies and print their verdicts; 0 if all claims hold, 1 otherwise. One that fails to run stops no other.
 
     Raises:
-        ValueError: for unknown names and numbers that cannot be, before anything has run.
         PrefenvsError: for a single study that did not run, or that may not be recorded.
     """
-    for name in names:
-        statement(name)
-        if asked.record:
+    if asked.record:
+        for name in names:
             recordable(name, asked.scale, None if asked.seeds is None else [])
     results = []
     for name in names:

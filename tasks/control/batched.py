@@ -16,6 +16,11 @@ from prefenvs.tasks.control.robots import ROBOTS, Fields
 from prefenvs.tasks.task import BatchedStep, Rows, State, generator_to_array
 
 
+def usable_cores() -> int:
+    """Cores this process may use; all of the machine's on systems that bind no process to cores, such as macOS."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 class BatchedMujoco:
     """N simulations of one of Gymnasium's MuJoCo tasks, with the numbers of N `MujocoTask`s.
 
@@ -58,7 +63,7 @@ class BatchedMujoco:
         self._stepped = np.zeros(num_envs, bool)
         self._factors = np.zeros((num_envs, len(task._terms)))
         self._generators: list[Any] = [None] * num_envs
-        threads = min(threads or len(os.sched_getaffinity(0)), num_envs)
+        threads = min(threads or usable_cores(), num_envs)
         self._helpers = threads - 1  # the calling thread works too
         self._pool = ThreadPoolExecutor(self._helpers) if self._helpers else None
 

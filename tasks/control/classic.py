@@ -38,6 +38,13 @@ class ClassicTask(gym.Env[np.ndarray, Any]):
         self._values = ()
         return super().reset(seed=seed, options=options)
 
+    def render(self) -> Any:
+        """As Gymnasium; None without a render_mode, with a warning."""
+        if self.render_mode is None:  # Gymnasium's own warning needs the spec, which the environment outside has
+            gym.logger.warn('nothing to render: make the environment with render_mode="rgb_array".')
+            return None
+        return super().render()
+
     def reward_factors(self) -> dict[str, float]:
         """Factors of the last step's true reward, in units of reward."""
         if not self._values:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +10,8 @@ import numpy as np
 
 END = "<end>"
 """The word that ends a completion; token 0, which also pads."""
+Prompt = str | list[dict[str, str]]
+"""A text, or a list of messages, each with a `role` and a `content`."""
 Demonstrations = Callable[[int, np.random.Generator], tuple[np.ndarray, np.ndarray]]
 """From n and a generator to (n,) prompt ids and (n, T) completions, right-padded."""
 
@@ -70,10 +72,33 @@ class Language:
             raise ValueError(f"{missing[0]!r} is not a word of this language of {len(self.words)} words.")
         return [index[word] for word in text.split()]
 
+    def encode_prompt(self, prompt: Prompt) -> list[int]:
+        """The tokens of a prompt without padding; the contents of messages come after one another.
+
+        Raises:
+            ValueError: if it is no prompt, or for a word that the language lacks.
+        """
+        return self.encode(message_text(prompt))
+
     def decode(self, tokens: Any) -> str:
-        """The words of tokens (T,), without padding and up to the end."""
+        """The words of tokens (T,), without padding and ends; `completion_mask` says where a completion is over."""
         flat = np.asarray(tokens)
         return " ".join(self.words[token] for token in flat[(flat != self.pad) & (flat != self.eos)])
+
+
+def message_text(value: Any) -> str:
+    """A text, or the contents of a list of messages after one another.
+
+    Raises:
+        ValueError: if it is neither.
+    """
+    if isinstance(value, str):
+        return value
+    messages = value if isinstance(value, list | tuple) else [None]
+    contents = [message.get("content") if isinstance(message, Mapping) else None for message in messages]
+    if not all(isinstance(content, str) for content in contents):
+        raise ValueError(f"{value!r:.60}, expected a text or a list of messages, each with a text as content.")
+    return " ".join(map(str, contents))
 
 
 def left_padded(sequences: list[list[int]], pad: int = 0) -> np.ndarray:

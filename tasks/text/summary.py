@@ -100,8 +100,8 @@ class TextSummary(TextTask):
         np.add.at(told, (rows[held], about[held]), 1)
         np.add.at(made, (rows[claim], about[claim]), 1)
         words = (tokens != 0).sum(1)
-        commas = (tokens == self.grammar.index[","]).sum(1)
-        spare = words - 2 * claim.sum(1) - np.minimum(commas, np.maximum(claim.sum(1) - 1, 0))
+        between = (tokens[:, 2:-2] == self.grammar.index[","]) & claim[:, :-3] & claim[:, 3:]  # one claim, and another
+        spare = words - 2 * claim.sum(1) - between.sum(1)
         return {
             "coverage": 2.0 * (told > 0).sum(1) / (self._majority[prompt_ids] != 0).sum(1),
             "unfaithful": -0.5 * (claim & ~held).sum(1),

@@ -1,17 +1,22 @@
 """Rewards that learners train on are the model's, in the environment's units."""
 
+import dataclasses
+
 import gymnasium as gym
 import numpy as np
 import pytest
 import torch
-from stable_baselines3 import DQN
+from stable_baselines3 import DQN, PPO, SAC
 from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.vec_env import VecNormalize
 
 import prefenvs
 from prefenvs.agents import LearnedReward, PreferenceCallback, PreferenceConfig, RewardEnsemble, RewardReplayBuffer
 from prefenvs.agents.learned_reward import predict_rewards
+from prefenvs.agents.reward_models.step_model import StepRewardModel
 
 BOX = gym.spaces.Box(-np.inf, np.inf, (3,))
+FEW = PreferenceConfig(queries=10, sessions=1, first_session=100, segment_steps=8, hidden=(8,), reward_epochs=2)
 PENDULUM = gym.spaces.Box(-2.0, 2.0, (1,))  # torque in N m; SB3 stores it scaled to [-1, 1]
 
 
@@ -119,10 +124,92 @@ def test_discrete_actions_and_observations_are_relabelled():
 
 def test_dqn_learns_from_preferences():
     env = gym.make("prefenvs/CartPole-v0", budget=10)
-    config = PreferenceConfig(queries=10, sessions=1, first_session=100, segment_steps=8, hidden=(8,), reward_epochs=2)
-    asked = PreferenceCallback(prefenvs.feedback(env), config, seed=0)
+    asked = PreferenceCallback(prefenvs.feedback(env), FEW, seed=0)
     model = DQN("MlpPolicy", env, replay_buffer_class=RewardReplayBuffer, buffer_size=500, seed=0, device="cpu")
     model.learn(150, callback=asked)
     buffer = model.replay_buffer
     expected = predict_rewards(asked.reward_model, buffer.observations[:150, 0], buffer.actions[:150, 0, 0])
     np.testing.assert_allclose(buffer.rewards[:150, 0], expected, atol=1e-5)
+
+
+class Linear(StepRewardModel):
+    """A reward model of one's own: linear in observation and action."""
+
+    device, orders = torch.device("cpu"), 1
+
+    def __init__(self):
+        super().__init__()
+        self.linear = torch.nn.Linear(4 + 2, 1)
+        self.register_buffer("scale", torch.ones(()))
+        self.register_buffer("trained", torch.zeros((), dtype=torch.bool))
+
+    def encode(self, obs, act):
+        return torch.cat([obs.float(), torch.nn.functional.one_hot(act.long(), 2).float()], -1)
+
+    def observe(self, inputs):
+        pass
+
+    def forward(self, inputs):
+        return self.linear(inputs).reshape(1, -1) if inputs.dim() == 2 else self.linear(inputs)[..., 0]
+
+    def members(self, obs, act, next_obs=None):
+        return self(self.encode(obs, act)) / self.scale
+
+    def segment_members(self, segments):
+        rewards = self.linear(self.encode(segments.observations[:, :-1], segments.actions))[..., 0]
+        return (rewards * segments.mask).sum(-1)[None]
+
+
+@pytest.mark.parametrize("strategy", ["uniform", "disagreement"])
+def test_a_reward_model_of_ones_own_is_trained(strategy):
+    env = gym.make("prefenvs/CartPole-v0", budget=10)
+    config = dataclasses.replace(FEW, sessions=2, last_session=140, strategy=strategy)
+    asked = PreferenceCallback(prefenvs.feedback(env), config, seed=0, reward_model=Linear())
+    model = DQN("MlpPolicy", env, replay_buffer_class=RewardReplayBuffer, buffer_size=500, seed=0, device="cpu")
+    model.learn(200, callback=asked)
+    assert asked.feedback.asked == 10
+    assert asked.reward_model.trained
+    assert asked.reward_model.scale != 1
+    assert model.replay_buffer.rewards[:200].all()
+
+
+class WithoutMost(StepRewardModel):
+    device = torch.device("cpu")
+    trained = False
+
+    def members(self, obs, act, next_obs=None):
+        return obs.sum(-1)[None]
+
+
+def test_a_reward_model_that_cannot_be_trained_is_refused_with_what_it_lacks():
+    feedback = prefenvs.feedback(gym.make("prefenvs/CartPole-v0", budget=10))
+    with pytest.raises(TypeError, match="WithoutMost cannot be trained from preferences") as refused:
+        PreferenceCallback(feedback, FEW, seed=0, reward_model=WithoutMost())
+    lacking = [line.strip().split(":")[0] for line in str(refused.value).splitlines()[1:]]
+    assert lacking == ["segment_members", "encode", "observe", "forward", "orders", "scale", "trained"]
+
+
+def test_ppo_learns_from_preferences_in_an_environment_with_the_callbacks_reward():
+    venv = make_vec_env("prefenvs/CartPole-v0", 2, env_kwargs={"budget": 10})
+    asked = PreferenceCallback(prefenvs.feedback(venv), FEW, seed=0)
+    rewarded = LearnedReward(venv, asked.build(venv.observation_space, venv.action_space, 2, "cpu"))
+    model = PPO("MlpPolicy", VecNormalize(rewarded, norm_obs=False), n_steps=64, seed=0, device="cpu").learn(
+        256, callback=asked
+    )
+    assert asked.feedback.asked == 10
+    assert model.rollout_buffer.rewards.all()
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "task", "other"),
+    [(PPO, "CartPole", False), (PPO, "CartPole", True), (SAC, "Pendulum", False)],
+    ids=["PPO alone", "PPO with another reward model", "SAC with SB3's replay buffer"],
+)
+def test_nothing_is_asked_for_an_algorithm_that_would_not_learn_from_it(algorithm, task, other):
+    venv = make_vec_env(f"prefenvs/{task}-v0", 1, env_kwargs={"budget": 10})
+    asked = PreferenceCallback(prefenvs.feedback(venv), FEW, seed=0)
+    if other:
+        venv = LearnedReward(venv, reward_model(venv.observation_space, venv.action_space))
+    with pytest.raises(ValueError, match=f"{algorithm.__name__} would not learn from the answers"):
+        algorithm("MlpPolicy", venv, seed=0, device="cpu").learn(150, callback=asked)
+    assert asked.feedback.asked == 0

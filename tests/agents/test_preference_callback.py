@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import warnings
 import zipfile
 
 import gymnasium as gym
@@ -14,7 +15,15 @@ from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 import prefenvs
-from prefenvs.agents import PEBBLE, Barrier, PreferenceCallback, PreferenceConfig, PrefPPO, RewardReplayBuffer
+from prefenvs.agents import (
+    PEBBLE,
+    Barrier,
+    LearnedReward,
+    PreferenceCallback,
+    PreferenceConfig,
+    PrefPPO,
+    RewardReplayBuffer,
+)
 from prefenvs.agents.checkpoint import read_folder, write_folder
 from prefenvs.agents.learned_reward import predict_rewards
 from prefenvs.agents.preset_choice import default_agent
@@ -62,6 +71,17 @@ def test_a_learner_holds_just_what_the_oracle_judges(make):
     assert learner.session == 3
 
 
+def test_what_was_learned_without_the_callback_is_a_gap_in_its_store():
+    venv = make_vec_env("prefenvs/Pendulum-v0")
+    callback = PreferenceCallback(prefenvs.feedback(venv), SMALL, seed=0)
+    rewarded = LearnedReward(venv, callback.build(venv.observation_space, venv.action_space, 1, "cpu"))
+    model = PPO("MlpPolicy", rewarded, n_steps=32, batch_size=32, n_epochs=1, seed=0, device="cpu")
+    for present in (callback, callback, None, callback):
+        model.learn(32, callback=present, reset_num_timesteps=False)
+    first = callback.store.sample(1000, 15, np.random.default_rng(0)).ids[:, 2]
+    assert set(first) == {*range(64 - 15 + 1), *range(96, 96 + 32 - 15 + 1)}
+
+
 def test_short_segments_of_failed_episodes_are_among_them():
     segments = prefppo().preferences.store.sample(200, 15, np.random.default_rng(0))
     assert segments.terminated.any()
@@ -97,6 +117,25 @@ def test_sessions_are_held_when_due_and_spend_the_queries(tmp_path):
 def test_the_environments_budget_wins_over_the_learners():
     learner = pebble(budget=7).preferences
     assert learner.feedback.asked == sum(learner._sizes) == 7
+
+
+def test_by_default_the_whole_budget_is_asked_in_the_first_half_of_training():
+    config = dataclasses.replace(SMALL, queries=None, last_session=None)
+    learner = pebble(config=config, budget=50, steps=1000).preferences
+    assert learner.feedback.asked == 50
+    np.testing.assert_array_equal(learner.history[:, 0], [200, 350, 500])
+    without = PreferenceCallback(prefenvs.feedback(gym.make("prefenvs/Pendulum-v0")), PreferenceConfig(), seed=0)
+    assert sum(without._sizes) == 200
+
+
+def test_questions_that_were_never_asked_are_told_of():
+    with pytest.warns(
+        UserWarning, match=r"16 of 24 questions were not asked.* at steps 350 to 500.* ended at step 300"
+    ):
+        pebble(steps=300)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        pebble()
 
 
 def test_what_was_asked_before_is_not_asked_again():

@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from prefenvs.agents.preset_choice import TEXT, default_agent, default_preset
+from prefenvs.agents.preset_choice import TEXT, choose_preset, default_agent, default_preset
 from prefenvs.agents.presets import PRESETS, schedules
 from prefenvs.agents.text.run import make_text_agent
 from prefenvs.agents.train import Run, make_agent
@@ -49,6 +49,16 @@ def test_a_preset_makes_its_agent(name):
     assert model.preferences.config == preset.preferences
     assert model.preferences.feedback.task == preset.task
     model.get_env().close()
+
+
+@pytest.mark.parametrize(("name", "budget", "asked"), [
+    ("pendulum-small", 500, 500), ("pendulum-small", 60, 200), ("pendulum-small", None, 200),
+    ("text-enum-dpo", 3000, 3000),
+])  # fmt: skip
+def test_a_budget_beyond_the_presets_questions_is_asked_in_full(name, budget, asked):
+    preset = choose_preset(preset=name, budget=budget)
+    preferences = dataclasses.replace(PRESETS[name].preferences, queries=asked)
+    assert preset == dataclasses.replace(PRESETS[name], preferences=preferences)
 
 
 def test_published_settings_are_taken_only_when_named():

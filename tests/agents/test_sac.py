@@ -226,3 +226,16 @@ def test_replayed_updates_on_a_gpu_equal_launched_ones(case, cuda):
     assert_same(models, atol=1e-5)
     recorded = [model.logger.name_to_value.get("train/graph_seconds", 0.0) for model in models]
     assert recorded[0] == 0.0 < recorded[1]
+
+
+def test_an_error_amid_a_step_leaves_the_policy_as_it_was():
+    def fail(model_locals, _globals):
+        if model_locals["self"].num_timesteps > 60:
+            assert "set_training_mode" in vars(model_locals["self"].policy)
+            raise RuntimeError("stop here")
+        return True
+
+    model = SAC("MlpPolicy", "Pendulum-v1", learning_starts=50, policy_kwargs={"net_arch": [8]}, device="cpu")
+    with pytest.raises(RuntimeError, match="stop here"):
+        model.learn(100, callback=fail)
+    assert "set_training_mode" not in vars(model.policy)

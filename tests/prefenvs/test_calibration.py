@@ -7,7 +7,7 @@ import pytest
 import prefenvs
 from prefenvs.calibration import Calibration, _reference_set, measure, random_play, reference_set, weighted_scores
 from prefenvs.making import make_task
-from prefenvs.oracles import PartialReturn
+from prefenvs.oracles import Hierarchical, PartialReturn
 from prefenvs.segments import JudgedSegments
 from prefenvs.tasks.grid.solvers import value_iteration
 
@@ -59,6 +59,23 @@ def test_random_play_restarts_at_ends_and_at_the_horizon():
     assert any(episode["terminated"] for episode in episodes)
 
 
+class Pendulum(gym.Env):
+    """A user's environment that happens to be called as a task of the suite is."""
+
+    observation_space, action_space = gym.spaces.Box(-1, 1, (3,)), gym.spaces.Discrete(2)
+
+
+def test_an_environment_of_ones_own_has_no_units_and_values_of_a_task_of_that_name():
+    env = prefenvs.wrap(Pendulum(), teacher="noisy")
+    assert prefenvs.feedback(env).task == "Pendulum"
+    with pytest.raises(ValueError, match="needs units for 'Pendulum', an environment of your own"):
+        prefenvs.feedback(env)._calibration(10)
+    with pytest.raises(prefenvs.NoExpert, match="known for an environment of your own"):
+        prefenvs.feedback(prefenvs.wrap(Pendulum(), oracle="regret"))
+    with pytest.raises(prefenvs.NoExpert, match="known for an environment of your own"):
+        prefenvs.feedback(prefenvs.wrap(Pendulum(), name="GridDelivery", oracle="regret"))
+
+
 def test_an_environment_whose_reward_is_hidden_is_refused():
     with pytest.raises(ValueError, match="hides its reward"):
         prefenvs.calibrate(gym.make("prefenvs/Pendulum-v0"), segment_steps=10)
@@ -93,19 +110,73 @@ def test_a_rating_is_relative_to_what_the_teacher_remembers():
         assert set(np.unique(given)) >= {0.0, 1.0, 2.0, 3.0, 4.0}
 
 
+def question(env, steps):
+    """Two segments of an episode that has begun."""
+    store = prefenvs.SegmentStore(env.observation_space, env.action_space)
+    observation, _ = env.reset(seed=0)
+    env.action_space.seed(0)
+    for _ in range(30):
+        action = env.action_space.sample()
+        after, _, terminated, truncated, info = env.step(action)
+        ids = info["segment_id"][None]
+        store.add(observation[None], action[None], after[None], [terminated], [truncated], ids)
+        observation = after
+    return prefenvs.Query(store.sample(2, steps, np.random.default_rng(0)))
+
+
+def test_factors_of_ones_own_are_compared_in_units_measured_by_random_play():
+    def factors(env):
+        return {"turns": 1000.0 * env.unwrapped.state[1], "torque": env.unwrapped.last_u or 0.0}
+
+    def make():
+        base = gym.make("Pendulum-v1")
+        base.unwrapped.last_u = None
+        return base
+
+    units = prefenvs.calibrate(make(), "hierarchical", segment_steps=10, steps=1000, factors=factors)
+    assert units.factor_sd["turns"] > 1000 > units.factor_sd["torque"] > 0
+    env = prefenvs.wrap(make(), factors=factors, oracle="hierarchical", calibration=units)
+    query, feedback = question(env, 10), prefenvs.feedback(env)
+    turns = feedback._judge(query.segments).factors["turns"].sum(1)
+    apart = abs(turns[0] - turns[1]) / units.factor_sd["turns"]
+    feedback._oracle = Hierarchical(order=("turns",), margins=0.99 * apart)
+    assert not feedback.ask(query).skipped.any()
+    feedback._oracle = Hierarchical(order=("turns",), margins=1.01 * apart)
+    assert feedback.ask(query).skipped.all()
+    with pytest.raises(ValueError, match="Pendulum names its own factors"):
+        prefenvs.calibrate("Pendulum", segment_steps=10, factors=factors)
+
+
+def test_a_factor_without_a_unit_is_not_compared_and_units_of_ones_own_need_no_calibration():
+    settings = {"factors": lambda env: {"a": 1.0, "b": float(env.unwrapped.state[1])}, "budget": 1}
+    units = prefenvs.calibrate(gym.make("Pendulum-v1"), "hierarchical", segment_steps=10, steps=500)
+    env = prefenvs.wrap(gym.make("Pendulum-v1"), oracle="hierarchical", calibration=units, **settings)
+    with pytest.raises(ValueError, match=r"unit of factor 'a' is not known; known are those of: reward\. Pass"):
+        prefenvs.feedback(env).ask(question(env, 10))
+    assert prefenvs.feedback(env).asked == 0
+    own = {"name": "hierarchical", "units": {"a": 1.0, "b": 1e-9}}
+    env = prefenvs.wrap(gym.make("Pendulum-v1"), oracle=own, **settings)
+    assert not prefenvs.feedback(env).ask(question(env, 10)).skipped.any()
+
+
+def test_units_are_for_segments_of_the_length_they_were_measured_at():
+    units = prefenvs.calibrate(gym.make("Pendulum-v1"), segment_steps=20, steps=500)
+    env = prefenvs.wrap(gym.make("Pendulum-v1"), teacher="noisy", calibration=units)
+    feedback = prefenvs.feedback(env)
+    with pytest.raises(ValueError, match=r"segments of 20 steps, these have 5.*segment_steps=5\).*Nothing was asked"):
+        feedback.ask(question(env, 5))
+    assert feedback.asked == 0
+    assert len(feedback.ask(question(env, 20))) == 1
+    env = prefenvs.wrap(gym.make("Pendulum-v1"), teacher="noisy", calibration=Calibration(sd=3.0))  # holds for any
+    assert len(prefenvs.feedback(env).ask(question(env, 5))) == 1
+
+
 def test_a_rating_needs_units_measured_with_the_teachers_own_myopia():
     own = prefenvs.calibrate(gym.make("Pendulum-v1"), segment_steps=10, steps=500)
     env = prefenvs.wrap(
         gym.make("Pendulum-v1"), teacher={"name": "myopic", "myopia": 0.5}, answer="rating", calibration=own
     )
-    feedback, store = prefenvs.feedback(env), prefenvs.SegmentStore(env.observation_space, env.action_space)
-    observation, _ = env.reset(seed=0)
-    for _ in range(30):
-        after, _, terminated, truncated, info = env.step(np.zeros(1, np.float32))
-        ids = info["segment_id"][None]
-        store.add(observation[None], np.zeros((1, 1)), after[None], [terminated], [truncated], ids)
-        observation = after
-    query = prefenvs.Query(store.sample(2, 10, np.random.default_rng(0)))
+    feedback, query = prefenvs.feedback(env), question(env, 10)
     with pytest.raises(ValueError, match=r"measured with myopia=1\.0, the teacher who rates has myopia=0\.5"):
         feedback.ask(query)
     assert feedback.asked == 0

@@ -9,6 +9,7 @@ import pytest
 from prefenvs.agents.checkpoint import Barrier
 from prefenvs.agents.presets import PRESETS
 from prefenvs.cli import VERBS, main
+from prefenvs.oracles import ORACLES
 from prefenvs.tasks import TASKS
 
 KINDS = ("tasks", "oracles", "teachers", "strategies", "metrics", "agents", "presets", "studies")
@@ -60,6 +61,7 @@ def test_list_names_28_control_tasks_and_the_grids(capsys):
 def test_the_same_command_again_gives_the_finished_result(finished, capsys):
     out, command = finished
     result = json.loads((out / "result.json").read_text())
+    assert result["device"] == "cpu"
     before = {path.name: path.stat().st_mtime_ns for path in out.iterdir()}
     assert run(*command) == 0
     assert json.loads(capsys.readouterr().out) == result
@@ -174,6 +176,11 @@ def test_report_writes_a_page(finished, capsys):
         (("train", "--env", "Pendulum", "--agent", "peble"), "Did you mean 'pebble'"),
         (("train", "--env", "Pendulum", "--oracle", "regrett"), "Did you mean 'regret'"),
         (("train", "--env", "Pendulum", "--teacher", "mistke"), "Did you mean 'mistake'"),
+        *(
+            (("train", "--env", env, "--device", "cuda:99"), "device='cuda:99', but torch finds")
+            for env in ("Pendulum", "TextEnum")
+        ),
+        (("train", "--env", "Pendulum", "--device", "gpu"), "Expected cpu, cuda or auto"),
         (("train",), "give --env or --preset"),
         (("train", "--env", "CartPole", "--agent", "pebble"), "Use --agent prefppo"),
         (("train", "--env", "MountainCar", "--agent", "sac"), "Use --agent ppo"),
@@ -203,6 +210,18 @@ def test_bad_usage_exits_2_and_says_what_was_expected(arguments, message, capsys
     assert shown.err.startswith("prefenvs: ")
     assert shown.out == ""
     assert not list(tmp_path.iterdir()), "nothing was written"
+
+
+class Buggy:
+    def utility(self, segments):
+        return segments.rewards + None
+
+
+def test_an_error_while_training_is_no_bad_usage_and_keeps_its_traceback(tmp_path, monkeypatch):
+    monkeypatch.setitem(ORACLES, "buggy", Buggy)
+    with pytest.raises(TypeError, match="NoneType") as raised:  # Python prints it and exits 1
+        main(["train", "--preset", "cartpole-small", "--oracle", "buggy", "--out", str(tmp_path / "run")])
+    assert raised.traceback[-1].name == "utility"
 
 
 @pytest.mark.parametrize("arguments", [("tarin",), ("train", "--sed", "1"), ("train", "--seed", "one"), ()])

@@ -1,16 +1,18 @@
 """Both doors to a task, reached singly, in vectors, through wrappers and from other processes."""
 
+import copy
 import pickle
 from functools import partial
 
 import gymnasium as gym
 import numpy as np
 import pytest
+from gymnasium.utils.env_checker import check_env
 from gymnasium.wrappers import FrameStackObservation, NormalizeObservation, RecordEpisodeStatistics, TimeLimit
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecFrameStack, VecMonitor, VecNormalize
 
 import prefenvs
-from prefenvs import Query, SegmentStore
+from prefenvs import PreferenceEnv, Query, SegmentStore
 
 STEPS = 230  # more than one episode of Pendulum
 
@@ -143,6 +145,32 @@ def test_any_environment_can_be_wrapped():
     assert (judged.rewards == judged.mask).all()
 
 
+def test_an_environment_whose_reward_is_hidden_already_is_not_wrapped_again():
+    for env in (gym.make("prefenvs/CartPole-v0"), gym.wrappers.TimeLimit(prefenvs.wrap(gym.make("CartPole-v1")), 9)):
+        with pytest.raises(ValueError, match=r"hides its reward.*evaluation=True"):
+            prefenvs.wrap(env)
+    env = prefenvs.wrap(gym.make("prefenvs/CartPole-v0", evaluation=True))
+    assert (prefenvs.feedback(env)._judge(played(env, 12)).rewards > 0).any()
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        *(
+            partial(gym.make, f"prefenvs/{task}-v0")
+            for task in ("CartPole", "HalfCheetah", "GridWindy", "TextSentiment")
+        ),
+        lambda: prefenvs.wrap(gym.make("MountainCar-v0")),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_gymnasiums_check_env_finds_that_ids_are_not_given_twice_and_nothing_else(make, monkeypatch):
+    with pytest.raises(AssertionError, match="step info are not equivalent for the same seed and action"):
+        check_env(make().unwrapped, skip_render_check=True)
+    monkeypatch.setattr(PreferenceEnv, "_info", lambda *_: {})
+    check_env(make().unwrapped, skip_render_check=True)
+
+
 def played(env, steps):
     store = SegmentStore(env.observation_space, env.action_space)
     observation, _ = env.reset(seed=1)
@@ -157,11 +185,24 @@ def played(env, steps):
 def test_a_pickled_copy_starts_afresh_with_the_same_settings():
     env = gym.make("prefenvs/Pendulum-v0", budget=7, teacher="noisy").unwrapped
     prefenvs.feedback(env)
-    copy = pickle.loads(pickle.dumps(env))
-    assert copy.feedback_config == env.feedback_config
-    assert prefenvs.feedback(copy) is not prefenvs.feedback(env)
-    first, second = env.reset(seed=3)[0], copy.reset(seed=3)[0]
+    copied = pickle.loads(pickle.dumps(env))
+    assert copied.feedback_config == env.feedback_config
+    assert prefenvs.feedback(copied) is not prefenvs.feedback(env)
+    first, second = env.reset(seed=3)[0], copied.reset(seed=3)[0]
     np.testing.assert_array_equal(first, second)
+
+
+def test_a_copy_keeps_the_spec_and_begins_an_episode_before_it_steps():
+    env = gym.make("prefenvs/Pendulum-v0", budget=7, max_episode_steps=9)
+    env.reset(seed=3)
+    env.step(np.zeros(1, np.float32))
+    for copied in (pickle.loads(pickle.dumps(env)), copy.deepcopy(env)):
+        assert (copied.spec, copied.unwrapped.spec) == (env.spec, env.unwrapped.spec)
+        assert copied.spec.kwargs["budget"] == 7
+        assert copied.spec.max_episode_steps == 9
+        with pytest.raises(gym.error.ResetNeeded, match=r"Call reset\(\) first"):
+            copied.step(np.zeros(1, np.float32))
+        np.testing.assert_array_equal(copied.reset(seed=3)[0], env.reset(seed=3)[0])
 
 
 @pytest.mark.parametrize(
@@ -185,11 +226,30 @@ def test_a_bad_action_is_refused_before_anything_happens(action, message):
         ({"answer": "choise"}, "Did you mean 'choice'"),
         ({"bugdet": 3}, "Did you mean 'budget'"),
         ({"budget": -1}, "negative"),
+        ({"autoreset_mode": "SameStep"}, r"gym\.make_vec\(\.\.\., vector_kwargs="),
     ],
 )
 def test_unknown_settings_suggest_the_nearest(arguments, message):
     with pytest.raises(ValueError, match=message):
         gym.make("prefenvs/Pendulum-v0", **arguments)
+
+
+@pytest.mark.parametrize("settings", [{"budget": "500"}, {"budget": 4.5}, {"budget": 4.0}, {"feedback_seed": None}])
+def test_numbers_that_are_not_whole_are_refused(settings):
+    (name, value), *_ = settings.items()
+    with pytest.raises(TypeError, match=f"{name}={value!r}, expected a whole number"):
+        gym.make("prefenvs/Pendulum-v0", **settings)
+    env = gym.make("prefenvs/Pendulum-v0", budget=np.int64(5), feedback_seed=np.uint64(2**64 - 1))
+    assert prefenvs.feedback(env).remaining == 5
+
+
+@pytest.mark.parametrize("evaluation", [False, True])
+@pytest.mark.parametrize("task", ["CartPole", "Pendulum", "HalfCheetah", "GridWindy"])
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_nothing_is_drawn_without_a_render_mode(task, evaluation):
+    env = gym.make(f"prefenvs/{task}-v0", evaluation=evaluation)
+    env.reset(seed=0)
+    assert env.render() is None
 
 
 def test_a_forgotten_segment_spends_nothing():
@@ -204,12 +264,10 @@ def test_a_forgotten_segment_spends_nothing():
     assert (feedback.asked, feedback.remaining) == (0, 5)
 
 
+@pytest.mark.usefixtures("gl")
 def test_pixels_are_small_uint8_images():
-    try:
-        env = gym.make("prefenvs/HalfCheetah-v0", pixels=32)
-        observation, _ = env.reset(seed=0)
-    except Exception as error:
-        pytest.skip(f"cannot draw here, install libosmesa6 or libegl1: {error}")
+    env = gym.make("prefenvs/HalfCheetah-v0", pixels=32)
+    observation, _ = env.reset(seed=0)
     assert observation.shape == (32, 32, 3)
     assert observation.dtype == np.uint8
     assert env.observation_space.contains(observation)
@@ -383,13 +441,12 @@ def test_the_evaluation_door_checks_its_settings_too():
 
 
 @pytest.mark.parametrize("name", ["CartPole", "HalfCheetah"])
-def test_drawing_segments_shows_what_was_seen_and_the_episode_goes_on_bit_equal(name):
-    try:
-        env = gym.make(f"prefenvs/{name}-v0", render_mode="rgb_array")
-        env.reset(seed=0)
-        env.render()
-    except Exception as error:
-        pytest.skip(f"cannot draw here, install the render extra, libosmesa6 or libegl1: {error}")
+def test_drawing_segments_shows_what_was_seen_and_the_episode_goes_on_bit_equal(name, request):
+    if name == "HalfCheetah":
+        request.getfixturevalue("gl")
+    else:
+        pytest.importorskip("pygame", reason='drawing needs pygame: pip install "prefenvs[render]"')
+    env = gym.make(f"prefenvs/{name}-v0", render_mode="rgb_array")
     other = gym.make(f"prefenvs/{name}-v0")
     store = SegmentStore(env.observation_space, env.action_space)
     env.action_space.seed(2)
@@ -410,3 +467,59 @@ def test_drawing_segments_shows_what_was_seen_and_the_episode_goes_on_bit_equal(
             for clip, first in zip(clips, segments.ids[:, 2], strict=True):
                 np.testing.assert_array_equal(clip, frames[first : first + 4])
     env.close()
+
+
+class Counted(gym.Env):
+    """A user's environment whose images and observations are sums of its actions."""
+
+    observation_space, action_space = gym.spaces.Box(-np.inf, np.inf, (1,)), gym.spaces.Discrete(5)
+    metadata = {"render_modes": ["rgb_array"]}
+    render_mode = "rgb_array"
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.sum = 0
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action):
+        self.sum += int(action)
+        return np.full(1, self.sum, np.float32), 0.0, False, False, {}
+
+    def render(self):
+        return np.full((2, 2, 3), self.sum, np.uint8)
+
+    def get_state(self):
+        return {"sum": np.array(self.sum)}
+
+    def set_state(self, state):
+        self.sum = int(state["sum"])
+
+
+def played_before(env):
+    """An environment that has begun its second episode, and segments of its first."""
+    segments = played(env, 30)
+    env.reset()
+    return segments
+
+
+def test_drawing_segments_of_a_users_environment_takes_no_step_of_the_present_episode():
+    inner = RecordEpisodeStatistics(TimeLimit(Counted(), 60))
+    env = prefenvs.wrap(inner)
+    segments = played_before(env)
+    for step in range(60):
+        if step == 10:
+            for clip, first in zip(prefenvs.render(env, segments), segments.ids[:, 2], strict=True):
+                assert clip[:, 0, 0, 0].tolist() == [(first + j) // 2 for j in range(5)]
+        observation, _, _, truncated, _ = env.step(1)
+        assert observation == step + 1
+        assert truncated == (step == 59)
+    assert inner.episode_count == 1
+
+
+def test_segments_are_not_drawn_where_a_wrapper_may_change_actions():
+    twice = gym.wrappers.TransformAction(Counted(), lambda action: 2 * action, Counted.action_space)
+    env = prefenvs.wrap(twice)
+    segments = played_before(env)
+    with pytest.raises(ValueError, match=r"wrappers .* that may change actions"):
+        prefenvs.render(env, segments)
+    assert env.step(1)[0] == 2

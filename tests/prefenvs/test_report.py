@@ -87,6 +87,22 @@ def test_a_run_becomes_a_page_with_its_figures_and_values(tmp_path):
     assert "Clips not recorded" in page.text
 
 
+def test_what_a_learner_counts_is_what_its_charts_count(tmp_path):
+    folder = make_run(tmp_path / "run", agent="grpo")
+    result = json.loads((folder / "result.json").read_text())
+    (folder / "sessions.csv").write_text(
+        "step,asked,answered,loss,accuracy,held_out_accuracy,epochs\n0,9,9,0.1,1,1,3\n"
+    )
+    (folder / "result.json").write_text(json.dumps({**result, "unit": "completions"}))
+    page = report(folder)
+    assert page.source.count(">completions</text>") == 3  # true return, labels, accuracy
+    assert "True return an episode against completions." in page.text
+    assert "environment steps" not in page.text
+    assert ">completions or environment steps</text>" in report(folder, make_run(tmp_path / "other")).source
+    (folder / "result.json").unlink()  # which says so
+    assert report(folder).source.count(">steps</text>") == 3
+
+
 def test_the_page_asks_nothing_of_the_network_and_runs_no_script(tmp_path):
     page = report(make_run(tmp_path / "run"))
     assert not re.search(r"https?:|//[a-z]|@import|url\(", page.source)
@@ -173,6 +189,7 @@ def test_seeds_with_other_steps_meet_where_all_have_been():
         ("", "line 1: expected the header step,true_return,sd,episodes"),
         ("step,true_return\n0,1\n", "line 1: expected the header"),
         ("step,true_return,sd,episodes\n0,1,2,5\n100,3", "line 3: expected 4 numbers .* got '100,3'. Mend or remove"),
+        ("step,true_return,sd,episodes\n0,1,2,5\n80000", "line 3: expected 4 numbers .* got '80000'"),
         ("step,true_return,sd,episodes\n0,one,2,5\n", "line 2: expected 4 numbers"),
         ("step,true_return,sd,episodes\n0,nan,2,5\n", "line 2: true_return must be finite"),
         ("step,true_return,sd,episodes\n5,1,2,5\n5,1,2,5\n", "line 3: step 5 does not come after 5"),

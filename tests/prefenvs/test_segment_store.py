@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+import prefenvs
 from prefenvs.segment_store import SegmentStore
 
 OBS, ACT = gym.spaces.Box(-np.inf, np.inf, (1,), np.float64), gym.spaces.Discrete(100_000)
@@ -144,15 +145,57 @@ def test_windows_are_drawn_uniformly():
     assert stats.chisquare(counts).pvalue > 1e-4
 
 
-def test_steps_that_were_not_seen_split_an_episode():
+def step(store, t, after=None, ended=False):
+    """Feed step t of episode 0; its id is that after the step, unless told otherwise."""
+    ids = np.array([[0, 0, t if after is None else after]])
+    store.add(np.array([[t - 1.0]]), np.array([t - 1]), np.array([[float(t)]]), [ended], [False], ids)
+
+
+def test_steps_that_were_taken_elsewhere_split_an_episode_that_is_cut():
     store = SegmentStore(OBS, ACT)
     for t in [*range(1, 6), *range(8, 13)]:  # steps 6 and 7 happened elsewhere
-        ids = np.array([[0, 0, t]])
-        store.add(np.array([[t - 1.0]]), np.array([t - 1]), np.array([[float(t)]]), [False], [False], ids)
+        if t == 8:
+            store.cut()
+        step(store, t)
     drawn = store.sample(300, 4, np.random.default_rng(0))
     assert set(drawn.ids[:, 2]) == {0, 1, 7, 8}
     for first, seen in zip(drawn.ids[:, 2], drawn.observations[..., 0], strict=True):
         assert seen.tolist() == [first, first + 1, first + 2, first + 3, first + 4]
+
+
+class Twice(gym.Wrapper):
+    """Repeats each action, as learners of games do."""
+
+    def step(self, action):
+        self.env.step(action)
+        return self.env.step(action)
+
+
+def test_a_wrapper_that_repeats_actions_is_refused_above_the_preference_environment_and_not_below():
+    def fill(env):
+        store = SegmentStore(env.observation_space, env.action_space)
+        before, _ = env.reset(seed=0)
+        for _ in range(6):
+            after, *_, info = env.step(0)
+            store.add(before[None], np.array([0]), after[None], [False], [False], info["segment_id"][None])
+            before = after
+        return store
+
+    with pytest.raises(ValueError, match=r"jump from step 2 to 4 in episode 0 .* below the preference environment"):
+        fill(Twice(prefenvs.wrap(gym.make("MountainCar-v0"))))
+    assert fill(prefenvs.wrap(Twice(gym.make("MountainCar-v0")))).windows(4, whole_windows=True) == 3
+
+
+def test_what_is_refused_is_not_recorded():
+    store = SegmentStore(OBS, ACT)
+    step(store, 1)
+    with pytest.raises(ValueError, match="jump from step 1 to 3"):
+        step(store, 3)
+    with pytest.raises(ValueError, match=r"ids\[0\] = \[0, 0, 0\] is that of a reset. Under SAME_STEP"):
+        step(store, 2, after=0, ended=True)
+    for t in range(2, 5):
+        step(store, t)
+    assert (len(store), store.windows(4)) == (4, 1)
 
 
 def test_an_episode_that_is_cut_from_outside_ends_without_a_flag():

@@ -295,3 +295,11 @@ def test_margins_follow_the_law_of_a_noisy_teacher():
 def test_parameters_out_of_range_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         Teacher(**arguments)
+
+
+def test_an_entry_that_makes_no_teacher_is_refused(monkeypatch):
+    monkeypatch.setitem(TEACHERS, "mine", Teacher(beta=2.0))
+    assert make_teacher({"name": "mine", "myopia": 0.5}) == Teacher(beta=2.0, myopia=0.5)
+    monkeypatch.setitem(TEACHERS, "mine", dict)
+    with pytest.raises(TypeError, match=r"TEACHERS\['mine'\] made \{\}, expected a Teacher"):
+        make_teacher("mine")

@@ -120,6 +120,67 @@ def test_answers_of_the_teacher_go_out_and_come_back(tmp_path):
     assert (rewards[:, 0] > rewards[:, 1]).all()
 
 
+@pytest.fixture(scope="module")
+def subwords():
+    """The language of a byte-pair tokenizer, whose random tokens are no text it would write itself."""
+    transformers = pytest.importorskip("transformers", reason="needs the text extra")
+    tokenizers = pytest.importorskip("tokenizers", reason="needs the text extra")
+    raw = tokenizers.Tokenizer(tokenizers.models.BPE())
+    raw.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    raw.decoder = tokenizers.decoders.ByteLevel()
+    alphabet = tokenizers.pre_tokenizers.ByteLevel.alphabet()
+    trainer = tokenizers.trainers.BpeTrainer(
+        vocab_size=300, special_tokens=["<e>", "<p>", "<b>"], initial_alphabet=alphabet, show_progress=False
+    )
+    raw.train_from_iterator(["tell me about the red fox and the river", "the old man and the sea"] * 5, trainer)
+    begin = tokenizers.processors.TemplateProcessing(single="<b> $A", special_tokens=[("<b>", 2)])
+    raw.post_processor = begin
+    tokenizer = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=raw, eos_token="<e>", pad_token="<p>", bos_token="<b>"
+    )
+    env = gym.make("prefenvs/TextOwn-v0", prompts=("tell me", "the sea"), tokenizer=tokenizer, max_new_tokens=8)
+    return language_of(env)
+
+
+def random_pairs(language, n=20):
+    prompts = np.repeat(language.prompt_tokens, n, 0)
+    tokens = np.random.default_rng(0).integers(language.vocab_size, size=(2 * n, language.max_new_tokens))
+    return Query(completion_segments(prompts, tokens, language)), Label(one_hot(np.arange(n) % 2))
+
+
+@pytest.mark.parametrize("kind", ["pairs", "completions"])
+@pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
+def test_tokens_survive_where_their_text_is_cut_in_another_way(subwords, suffix, kind, tmp_path):
+    if suffix == ".parquet":
+        pytest.importorskip("pyarrow", reason="needs the text extra")
+    query, label = random_pairs(subwords)
+    path = tmp_path / f"file{suffix}"
+    save_preferences(path, query, label, subwords, kind)
+    read, _ = load_preferences(path, subwords)
+    order = np.stack([np.arange(20) * 2 + np.arange(20) % 2, np.arange(20) * 2 + 1 - np.arange(20) % 2], 1)
+    same_texts(read, Query(query.segments[order.ravel()]), subwords)
+    assert preference_rows(Query(read.segments), Label(one_hot(np.zeros(20, int))), subwords, kind) == preference_rows(
+        query, label, subwords, kind
+    )
+
+
+def test_columns_of_tokens_are_written_where_they_are_needed_and_must_say_what_the_text_says(subwords):
+    rows = preference_rows(*random_pairs(subwords), subwords)
+    tokens = {"prompt_tokens", "chosen_tokens", "rejected_tokens"}
+    assert all(set(row) == {"prompt", "chosen", "rejected", *tokens} for row in rows)
+    assert rows[0]["prompt_tokens"][0] == 2, "prompts begin as the tokenizer begins them"
+    query, label = preferences_of([{"prompt": "tell me", "chosen": "the fox", "rejected": " sea"}], subwords)
+    assert set(preference_rows(query, label, subwords)[0]) == {"prompt", "chosen", "rejected"}
+    for change, message in (
+        ({"chosen": "the fox"}, "row 1, column 'chosen_tokens': the tokens say .* the text 'the fox'. Was it written"),
+        ({"chosen_tokens": [5, -1]}, r"expected whole numbers in \[0, "),
+        ({"chosen_tokens": "5"}, "expected list"),
+        ({"rejected": "a" * 9, "rejected_tokens": subwords.encode("a") * 9}, "9 tokens, the language allows 8"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            preferences_of([{**rows[0], **change}], subwords)
+
+
 def test_messages_are_read_as_their_contents():
     rows = [{"prompt": [{"role": "user", "content": "a b"}], "chosen": [{"role": "assistant", "content": "c"}],
              "rejected": [{"role": "assistant", "content": "b a"}]}]  # fmt: skip

@@ -11,6 +11,7 @@ from gymnasium.vector import AutoresetMode
 
 import prefenvs
 from prefenvs import Query, SegmentStore
+from prefenvs.collecting import step_ends
 from prefenvs.tasks import TASKS
 from prefenvs.vector_env import BatchedEnv, PreferenceVectorEnv
 
@@ -112,13 +113,8 @@ def play(envs, store, steps, seed=3):
         else:
             actions = rng.uniform(-1, 1, envs.action_space.shape).astype(np.float32)
         after, _, terminated, truncated, infos = envs.step(actions)
-        ends = after
-        if "final_obs" in infos:
-            ends = after.copy()
-            for row in np.flatnonzero(infos["_final_obs"]):
-                ends[row] = infos["final_obs"][row]
-                infos["segment_id"][row] = infos["final_info"]["segment_id"][row]
-        store.add(observations, actions, ends, terminated, truncated, infos["segment_id"])
+        ends, ids = step_ends(after, infos)
+        store.add(observations, actions, ends, terminated, truncated, ids)
         observations = after
 
 
@@ -281,17 +277,16 @@ def test_close_ends_the_threads():
 
 
 @pytest.mark.parametrize("name", ["GridDelivery", "Hopper"])
-def test_segments_and_present_states_are_drawn_as_gymnasiums_batch_draws_them(name):
+def test_segments_and_present_states_are_drawn_as_gymnasiums_batch_draws_them(name, request):
+    if name == "Hopper":
+        request.getfixturevalue("gl")
     drawn = []
     small = {} if name.startswith("Grid") else {"task_kwargs": {"width": 48, "height": 48}}
     for envs in make_both(name, render_mode="rgb_array", **small):
         prefenvs.feedback(envs)
         store = SegmentStore(envs.single_observation_space, envs.single_action_space, N)
         play(envs, store, 30)
-        try:
-            drawn.append([*envs.render(), *prefenvs.render(envs, store.sample(2, 5, np.random.default_rng(0)))])
-        except Exception as error:
-            pytest.skip(f"cannot draw here, install libosmesa6 or libegl1: {error}")
+        drawn.append([*envs.render(), *prefenvs.render(envs, store.sample(2, 5, np.random.default_rng(0)))])
         envs.close()
     for one, other in zip(*drawn, strict=True):
         np.testing.assert_array_equal(one, other)

@@ -1,6 +1,7 @@
 """A batch has the numbers of as many single tasks, to the last bit, and its states go on in a single task."""
 
 import importlib
+import os
 import threading
 
 import numpy as np
@@ -111,3 +112,13 @@ def test_the_number_of_threads_changes_nothing_and_close_ends_them(name):
         batch.close()
         assert threading.active_count() == before
     assert len(set(seen)) == 1
+
+
+def test_a_system_that_binds_no_process_to_cores_steps_in_as_many_threads_as_it_has(monkeypatch):
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)  # macOS has none
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    spec, before = TASKS["HalfCheetah"], threading.active_count()
+    batch, rows = load(spec.batched)(make_single(spec), N), np.arange(N)
+    batch.reset(rows, generators(rows))
+    assert threading.active_count() == before + 1  # the calling thread is the second
+    batch.close()

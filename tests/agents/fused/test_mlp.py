@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from prefenvs.agents.fused import MLP, FusedAdam, covers_adam, linear_layers
+from prefenvs.agents.fused import MLP, FusedAdam, covers_adam, linear_layers, numpy_kernels, torch_kernels
 
 
 def network(*sizes, activation=nn.ReLU, last=False):
@@ -19,25 +19,28 @@ def network(*sizes, activation=nn.ReLU, last=False):
 @pytest.mark.parametrize("activation", [nn.ReLU, nn.Tanh])
 @pytest.mark.parametrize("last", [True, False], ids=["activated", "linear"])
 @pytest.mark.parametrize("sizes", [(5, 1), (3, 16, 7), (23, 32, 32, 2)])
-def test_outputs_and_gradients_equal_autograds(activation, last, sizes):
+@pytest.mark.parametrize("kernels", [torch_kernels, numpy_kernels], ids=["torch", "numpy"])
+def test_outputs_and_gradients_equal_autograds(activation, last, sizes, kernels):
     torch.manual_seed(0)
     net = network(*sizes, activation=activation, last=last)
     layers, found = linear_layers(net)
     assert found is (activation if len(net) > 1 else nn.ReLU)
-    mlp = MLP(layers, activation, activate_last=last)
+    mlp = MLP(layers, activation, activate_last=last, kernels=kernels)
+    same = {"rtol": 0, "atol": 0} if kernels is torch_kernels else {"rtol": 1e-6, "atol": 1e-6}
     x, pull = torch.randn(12, sizes[0], requires_grad=True), torch.randn(8, sizes[-1])
     net(x)[:8].backward(pull)  # a loss of the first 8 rows
     expected = [parameter.grad.clone() for parameter in net.parameters()]
     with torch.no_grad():
-        torch.testing.assert_close(mlp.forward(x), net(x), rtol=0, atol=0)
+        mlp.prepare()
+        torch.testing.assert_close(torch.as_tensor(mlp.forward(kernels.array(x))), net(x), **same)
         for parameter in net.parameters():
             parameter.grad.fill_(7.0)
-        by_inputs = mlp.backward(pull.clone(), inputs=slice(1, None))
+        by_inputs = torch.as_tensor(mlp.backward(kernels.array(pull.clone()), inputs=slice(1, None)))
         for parameter, gradient in zip(net.parameters(), expected, strict=True):
             torch.testing.assert_close(parameter.grad, gradient, rtol=1e-5, atol=1e-5)
         torch.testing.assert_close(by_inputs, x.grad[:8, 1:], rtol=1e-5, atol=1e-5)
-        mlp.forward(x)
-        mlp.backward(torch.randn_like(pull), weights=False)
+        mlp.forward(kernels.array(x))
+        mlp.backward(kernels.array(torch.randn_like(pull)), weights=False)
     for parameter, gradient in zip(net.parameters(), expected, strict=True):
         torch.testing.assert_close(parameter.grad, gradient, rtol=1e-5, atol=1e-5)
 
@@ -87,3 +90,11 @@ def test_only_what_is_computed_the_same_way_is_covered():
     assert [linear_layers(other) for other in others] == [None] * len(others)
     net[0].register_forward_hook(lambda *_: None)
     assert linear_layers(net) is None
+
+
+def test_numpy_covers_small_float32_layers_on_the_cpu():
+    layers = [nn.Linear(17, 64), nn.Linear(64, 64)]
+    assert numpy_kernels.cover(layers, 64)
+    assert not numpy_kernels.cover(layers, 65)
+    assert not numpy_kernels.cover([nn.Linear(2, 2).double()], 1)
+    assert not numpy_kernels.cover([nn.Linear(2, 2, device="meta")], 1)

@@ -93,6 +93,13 @@ def test_asked_pairs_are_the_teacher_s_answers_about_what_was_written():
         PreferencePairs.of(Query(query.segments, k=4), label, LANGUAGE)
 
 
+@pytest.mark.parametrize(("budget", "asked"), [(1040, 1040), (None, 1000)])
+def test_by_default_the_whole_budget_is_asked(budget, asked):
+    asker = DirectAlignment(table(), envs(budget=budget), device="cpu")
+    asker.prepare()
+    assert prefenvs.feedback(asker.envs).asked == asked
+
+
 def test_log_probabilities_are_those_of_the_two_models():
     policy, reference = (Decoder(4, 6, layers=1, width=16, heads=2, seed=seed) for seed in (0, 1))
     rng = torch.Generator().manual_seed(0)

@@ -77,7 +77,7 @@ def test_gold_proxy_and_kl_are_kept_along_the_run(tmp_path):
     assert abs(float(rows[-1]["kl"])) > 1e-6
     assert result["before"]["kl"] == pytest.approx(0.0, abs=1e-6)
     assert result["final"] == result["after"]["mean"]
-    assert result["unit"] == "completions"
+    assert (result["unit"], result["device"]) == ("completions", "cpu")
     assert (result["door"], result["selected"], result["deterministic"]) == ("evaluation", "last", False)
     assert train(small("grpo"), tmp_path, quiet=True) == result
 

@@ -3,7 +3,7 @@ import math
 import pickle
 import sqlite3
 import sys
-from functools import partial
+from functools import partial, wraps
 
 import gymnasium as gym
 import numpy as np
@@ -101,6 +101,75 @@ def test_submit_and_collect_are_ask_in_two_steps():
     np.testing.assert_array_equal(label.choice, twin.choice)
     with pytest.raises(ValueError, match="submit"):
         feedback.collect()
+
+
+def test_questions_of_another_size_are_refused_while_some_are_open_and_cost_no_answer():
+    env, segments = pendulum(budget=20)
+    feedback = prefenvs.feedback(env)
+    feedback.submit(Query(segments[:10]))
+    with pytest.raises(ValueError, match=r"k=5, but open questions show k=2 .* Nothing was asked"):
+        feedback.submit(Query(segments[:10], 5))
+    assert (feedback.asked, len(feedback.ask(Query(segments[:10], 5)))) == (5, 2)
+    tickets, label = feedback.collect()
+    assert (tickets.tolist(), label.choice.shape, feedback.remaining) == ([0, 1, 2, 3, 4], (5, 2), 13)
+
+
+@pytest.mark.parametrize("answer", ["choice", "ranking", "rating", "soft"])
+def test_no_question_gets_a_label_without_answers_of_the_kind_asked_for(answer):
+    env, segments = pendulum(answer=answer)
+    feedback, query = prefenvs.feedback(env), Query(segments)
+    none, some = feedback.ask(query[:0]), feedback.ask(query)
+    for field in dataclasses.fields(none):
+        one, two = getattr(none, field.name), getattr(some, field.name)
+        assert type(one) is type(two)
+        assert not isinstance(one, np.ndarray) or (one.shape, one.dtype) == ((0, 2), two.dtype)
+    assert feedback.asked == 20
+
+
+class Broken(gym.Env):
+    """A user's environment whose reward is nan in the fourth step of an episode."""
+
+    observation_space, action_space = gym.spaces.Box(0, 99, (1,)), gym.spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.t = 0
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action):
+        self.t += 1
+        return np.full(1, self.t, np.float32), math.nan if self.t == 4 else float(action), False, False, {}
+
+
+@pytest.mark.parametrize(
+    ("oracle", "message"),
+    [
+        ("partial_return", r"1 of 2 segments .* nan, of steps 2 to 4 in episode 0 of stream 0.*nothing was asked"),
+        ("hierarchical", r"factor 'reward' is nan in a segment of pair 0"),
+    ],
+    ids=["utility", "comparison"],
+)
+@pytest.mark.parametrize("teacher", ["oracle", {"name": "noisy", "scale": "raw"}])
+def test_a_nan_reward_is_no_answer_and_costs_nothing(oracle, message, teacher):
+    units = Calibration(factor_sd={"reward": 1.0})
+    env = prefenvs.wrap(Broken(), oracle=oracle, teacher=teacher, budget=5, calibration=units)
+    feedback, store = prefenvs.feedback(env), SegmentStore(env.observation_space, env.action_space)
+    before, _ = env.reset(seed=0)
+    for _ in range(8):
+        after, *_, info = env.step(1)
+        store.add(before[None], np.array([1]), after[None], [False], [False], info["segment_id"][None])
+        before = after
+    windows = store.sample(200, 3, np.random.default_rng(0))
+    first = windows.ids[:, 2].tolist()
+    with pytest.raises(ValueError, match=message):
+        feedback.ask(Query(windows[[first.index(5), first.index(2)]]))
+    feedback.ask(Query(windows[[first.index(4), first.index(5)]]))
+    assert feedback.asked == feedback._store.count() == 1
+
+
+def test_no_unit_is_measured_where_rewards_are_nan():
+    with pytest.raises(ValueError, match="expected a finite number"):
+        prefenvs.calibrate(gym.wrappers.TimeLimit(Broken(), 8), segment_steps=3, steps=40)
 
 
 def reopened(env):
@@ -223,8 +292,9 @@ def test_another_question_under_a_used_number_is_refused(tmp_path):
     env, segments = pendulum(store=str(tmp_path / "a.sqlite"))
     prefenvs.feedback(env).ask(Query(segments))
     again = reopened(env)
-    with pytest.raises(prefenvs.RunMismatch, match=r"query 0 .* about other segments"):
-        again.ask(Query(segments[::-1]))
+    for query in (Query(segments[::-1]), Query(segments, context={"user": np.zeros(20)})):
+        with pytest.raises(prefenvs.RunMismatch, match=r"query 0 .* about other segments or context"):
+            again.ask(query)
     assert again.asked == 0
 
 
@@ -236,6 +306,7 @@ def test_another_question_under_a_used_number_is_refused(tmp_path):
         {"answer": "soft"},
         {"feedback_seed": 1},
         {"calibration": Calibration(sd=3.0)},
+        {"task_kwargs": {"g": 5.0}},
     ],
 )
 def test_a_store_of_other_settings_is_refused(changed, tmp_path):
@@ -245,12 +316,132 @@ def test_a_store_of_other_settings_is_refused(changed, tmp_path):
         pendulum(1, store=path, segments=0, **changed)
 
 
+class Weighed:
+    """An oracle whose settings nobody can read."""
+
+    def __init__(self, weight):
+        self.weight = weight
+
+    def utility(self, segments):
+        return self.weight * segments.rewards
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class WeighedSteps:
+    values: np.ndarray
+
+    def utility(self, segments):
+        return self.values[: segments.mask.shape[1]] * segments.rewards
+
+
+class Misshapen:
+    """An oracle whose utility or margins have another shape than they should."""
+
+    def __init__(self, shape, method="utility"):
+        setattr(self, method, lambda *segments: np.zeros(shape(*segments[0].mask.shape)))
+
+
+@pytest.mark.parametrize(
+    "shape", [lambda n, _: n, lambda n, t: (n, t + 1), lambda n, t: (t, n), lambda n, t: (n, t, 1), lambda *_: ()]
+)
+@pytest.mark.parametrize("teacher", ["oracle", "noisy"])
+def test_utility_of_another_shape_is_refused_and_spends_nothing(shape, teacher):
+    env, segments = pendulum(oracle=Misshapen(shape), teacher=teacher)
+    with pytest.raises(ValueError, match=r"Misshapen.utility gave shape \(.*\), expected \(n, T\) = \(\d+, 25\)"):
+        prefenvs.feedback(env).ask(Query(segments))
+    assert prefenvs.feedback(env).asked == 0
+
+
+def test_margins_of_another_shape_are_refused_and_spend_nothing():
+    env, segments = pendulum(oracle=Misshapen(lambda n, t: (n, t), "compare"))
+    with pytest.raises(
+        ValueError, match=r"Misshapen.compare gave shape \(20, 25\), expected a margin a pair, \(n,\) = \(20,\)"
+    ):
+        prefenvs.feedback(env).ask(Query(segments))
+    assert prefenvs.feedback(env).asked == 0
+
+
+class Plain:
+    """An oracle without settings."""
+
+    def utility(self, segments):
+        return segments.rewards
+
+
+def test_a_file_keeps_no_answers_of_an_oracle_whose_settings_cannot_be_told(tmp_path):
+    path = tmp_path / "a.sqlite"
+    with pytest.raises(TypeError, match="Make Weighed a dataclass"):
+        pendulum(1, store=str(path), segments=0, oracle=Weighed(1.0))
+    assert not path.exists()
+    pendulum(1, segments=0, oracle=Weighed(1.0))  # in memory nobody else is served
+    for _ in range(2):
+        pendulum(1, store=str(path), segments=0, oracle=Plain())
+
+
+def test_oracles_that_differ_deep_in_an_array_do_not_share_a_store(tmp_path):
+    path, weights = str(tmp_path / "a.sqlite"), np.ones(2000)
+    for _ in range(2):
+        pendulum(1, store=path, segments=0, oracle=WeighedSteps(weights.copy()))
+    weights[1000] += 1e-12
+    with pytest.raises(prefenvs.RunMismatch, match="was begun with"):
+        pendulum(1, store=path, segments=0, oracle=WeighedSteps(weights))
+
+
+def test_a_store_goes_on_with_a_task_of_ones_own_functions_and_is_refused_with_another(tmp_path):
+    def own(scorer, prompts):
+        return prefenvs.feedback(
+            gym.make("prefenvs/TextOwn-v0", prompts=prompts, scorer=scorer, store=str(tmp_path / "a.sqlite"))
+        )
+
+    def brief(prompts, completions):
+        return [-len(text) for text in completions]
+
+    many = tuple(f"{i}: " for i in range(1000))
+    own(brief, many)
+    own(wraps(brief)(lambda *texts: brief(*texts)), many)  # as in a new process: the same name, another object
+    with pytest.raises(prefenvs.RunMismatch, match="was begun with") as refused:
+        own(brief, many[1:])
+    assert len(str(refused.value)) < 2000
+    with pytest.raises(prefenvs.RunMismatch, match="was begun with"):
+        own(len, many)
+
+
 def test_a_damaged_store_is_left_as_it_is(tmp_path):
     path = tmp_path / "a.sqlite"
     path.write_bytes(b"not a database" * 100)
     with pytest.raises(prefenvs.DamagedFile, match="left as it is"):
         pendulum(store=str(path))
     assert path.read_bytes() == b"not a database" * 100
+
+
+def test_another_programs_database_is_no_store(tmp_path):
+    with sqlite3.connect(tmp_path / "a.sqlite") as connection:
+        connection.execute("CREATE TABLE runs (name TEXT)")
+    with pytest.raises(prefenvs.DamagedFile, match="cannot be read as a store of answers"):
+        pendulum(1, store=str(tmp_path / "a.sqlite"), segments=0)
+
+
+def test_a_store_that_is_in_use_or_cannot_be_written_is_not_called_damaged(tmp_path, monkeypatch):
+    path = tmp_path / "a.sqlite"
+    monkeypatch.setattr(sqlite3, "connect", partial(sqlite3.connect, timeout=0))  # wait for nobody
+    env, segments = pendulum(store=str(path))
+    feedback, query = prefenvs.feedback(env), Query(segments)
+    label = feedback.ask(query)
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    for question in (lambda: reopened(env), lambda: feedback.ask(query)):
+        with pytest.raises(prefenvs.PrefenvsError, match=r"in use by another process.*database is locked") as raised:
+            question()
+        assert not isinstance(raised.value, prefenvs.DamagedFile)
+    other.execute("ROLLBACK")
+    feedback._store._connection.execute("PRAGMA query_only = 1")
+    with pytest.raises(prefenvs.PrefenvsError, match=r"cannot be written.*readonly"):
+        feedback.ask(query)
+    feedback._store._connection.execute("PRAGMA query_only = 0")
+    assert (feedback.asked, feedback._store.count()) == (len(label), len(label)), "nothing was spent"
+    assert len(feedback.ask(query)) == len(label)
+    with pytest.raises(prefenvs.PrefenvsError, match="unable to open"):
+        pendulum(1, store=str(tmp_path), segments=0)
 
 
 @pytest.mark.parametrize("left", [0.3, 0.7])
@@ -325,6 +516,19 @@ def test_the_evaluation_door_refuses_from_a_worker_too():
             envs.close()
 
 
+@pytest.mark.parametrize("batch", ["dummy", "subproc", "sync", "async"])
+def test_a_batch_of_others_environments_is_refused_and_goes_on(batch):
+    kinds = {"sync": gym.vector.SyncVectorEnv, "async": gym.vector.AsyncVectorEnv, "dummy": DummyVecEnv}
+    kinds["subproc"] = partial(SubprocVecEnv, start_method="fork")
+    envs = kinds[batch]([partial(gym.make, "CartPole-v1")] * 2)
+    try:
+        with pytest.raises(TypeError, match="is not a preference environment"):
+            prefenvs.feedback(envs)
+        envs.reset()
+    finally:
+        envs.close()
+
+
 def test_a_member_of_a_batch_has_the_batchs_budget():
     envs = DummyVecEnv([partial(gym.make, "prefenvs/CartPole-v0", budget=5)] * 2)
     feedback = prefenvs.feedback(envs)
@@ -342,6 +546,13 @@ def test_one_question_can_be_picked_with_its_context():
     assert query[3].context["user"].tolist() == [3]
     assert query[[4, 1]].context["user"].tolist() == [4, 1]
     np.testing.assert_array_equal(query[3].segments.ids, segments.ids[6:8])
+    joined = Query.concatenate([query[:7], query[7:]])
+    assert joined.context["user"].tolist() == list(range(20))
+    np.testing.assert_array_equal(joined.segments.ids, segments.ids)
+    bare = Query(segments)
+    for parts in ([query, bare], [bare, query]):
+        with pytest.raises(ValueError, match="expected queries with the same context"):
+            Query.concatenate(parts)
 
 
 def test_a_seed_out_of_range_is_refused_before_anything_is_made():

@@ -137,6 +137,13 @@ def test_the_plot_shows_every_run(tmp_path):
     assert plot_over_optimisation(curves, axes=own) is own
 
 
+@pytest.mark.filterwarnings("error")
+def test_an_estimate_of_the_divergence_below_zero_is_drawn_at_zero():
+    pytest.importorskip("matplotlib", reason="figures need the extra bench")
+    axes = plot_over_optimisation({"one": run(np.array([1.0, -0.01]), [2.0, 1.0])})
+    assert_allclose(axes.lines[0].get_xdata(), (0.0, 1.0))
+
+
 def test_fits_of_noisy_points_follow_the_precise_ones():
     kl = np.linspace(0.5, 20, 30)
     gold = FrontierFit("log", 2.0, 0.7, 0.0, 1.0).gold(np.sqrt(kl))

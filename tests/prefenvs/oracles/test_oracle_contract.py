@@ -9,7 +9,7 @@ import pytest
 import prefenvs
 from prefenvs.calibration import measure, reference_set
 from prefenvs.labelling.feedback import _pick
-from prefenvs.oracles import ORACLES, Comparison, Utility, make_oracle
+from prefenvs.oracles import ORACLES, Comparison, PartialReturn, Utility, make_oracle
 
 TASK, STEPS = "GridDelivery", 8
 
@@ -139,3 +139,14 @@ def test_every_oracle_scores_or_compares():
     for name in ORACLES:
         oracle = make_oracle(name, TASK)
         assert isinstance(oracle, Utility) != isinstance(oracle, Comparison), name
+
+
+def test_what_is_no_preference_model_is_refused(monkeypatch):
+    with pytest.raises(TypeError, match=r"is a class, expected a preference model: PartialReturn\(\.\.\.\)"):
+        make_oracle(PartialReturn, TASK)
+    monkeypatch.setitem(ORACLES, "mine", PartialReturn())
+    with pytest.raises(TypeError, match=r"ORACLES\['mine'\] is PartialReturn\(\), expected a class"):
+        make_oracle("mine", TASK)
+    monkeypatch.setitem(ORACLES, "mine", dict)
+    with pytest.raises(TypeError, match="neither utility"):
+        make_oracle("mine", TASK)

@@ -82,8 +82,13 @@ def test_observations_of_another_task_are_refused():
 def test_a_task_without_values_names_the_command_that_trains_them():
     with pytest.raises(NoExpert, match="prefenvs experts train --env Reacher"):
         expert_values("Reacher")
+    with pytest.raises(NoExpert, match=r"'TextSentiment', so regret cannot be measured\. Pass oracle=Regret"):
+        expert_values("TextSentiment")  # experts act in continuous spaces only
     with pytest.raises(NoExpert, match="Pass oracle=Regret"):
         expert_values("MyOwnTask")
+    with pytest.raises(NoExpert, match="'Pendulum' with other g, so regret"):
+        expert_values("Pendulum", {"g": 5.0})
+    assert expert_values("HalfCheetah", {"width": 64}).facts["task"] == "HalfCheetah"
 
 
 def test_a_file_of_ones_own_is_named_by_its_path(tmp_path):

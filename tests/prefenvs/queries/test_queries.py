@@ -1,9 +1,21 @@
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prefenvs.queries import STRATEGIES, Candidates, disagreement, entropy, hybrid, k_centre, sessions, uniform
+from prefenvs.queries import (
+    STRATEGIES,
+    Candidates,
+    disagreement,
+    entropy,
+    hybrid,
+    k_centre,
+    queries_to_ask,
+    sessions,
+    uniform,
+)
 
 
 def candidates(seed=0, c=60, labelled=5, d=4):
@@ -95,6 +107,13 @@ def test_hybrid_keeps_a_share_by_one_strategy_and_picks_by_the_other():
 def test_hybrid_keeps_as_many_as_are_asked_for():
     chosen = hybrid(entropy, uniform, keep=0.01)(candidates(), 9, np.random.default_rng(0))
     np.testing.assert_array_equal(np.sort(chosen), np.sort(entropy(candidates(), 9, np.random.default_rng(0))))
+
+
+@pytest.mark.parametrize(("wanted", "remaining", "asked"), [
+    (None, math.inf, 7), (None, 30, 30), (None, 0, 0), (20, math.inf, 20), (20, 30, 20), (20, 5, 5),
+])  # fmt: skip
+def test_queries_to_ask_are_those_wanted_or_all_that_remain(wanted, remaining, asked):
+    assert queries_to_ask(wanted, remaining, otherwise=7) == asked
 
 
 def test_sessions_by_hand():

@@ -3,15 +3,17 @@
 import json
 import os
 import subprocess
+from pathlib import Path
 
 import pytest
 
+import prefenvs
 from prefenvs.cli import main
 from prefenvs.error import PrefenvsError
 from prefenvs.studies import STUDIES, _pages
 from prefenvs.studies._history import commit_that_fixed
 from prefenvs.studies._pages import papers, record, recordable, refresh, render
-from prefenvs.studies._run import conduct, dump, summary, unpacked
+from prefenvs.studies._run import code_hash, conduct, dump, summary, unpacked
 from prefenvs.studies._study import fixed_hash, making_hash, statement
 
 STUDY = '''"""Two coins, tossed."""
@@ -113,6 +115,12 @@ def test_bad_usage_is_told_from_a_failed_claim(study, flags, message, capsys, tm
     assert message in capsys.readouterr().err
 
 
+def test_an_error_in_a_studys_check_is_no_bad_usage(study, tmp_path):
+    study("ours - theirs", "ours - None")
+    with pytest.raises(TypeError, match="NoneType"):
+        main(["study", "coins", "--out", str(tmp_path)])
+
+
 def test_tables_are_kept_while_the_code_that_makes_them_is_the_same(study, tmp_path):
     folder, _ = conduct("coins", "smoke", tmp_path)
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("table.json")}
@@ -160,6 +168,30 @@ def test_what_makes_tables_is_all_but_the_functions_that_read_them():
     assert making_hash(STUDY.replace("decide(", "print() or decide(")) == making_hash(STUDY)
     assert making_hash(STUDY + "\n\nsummary = means()\n") == making_hash(STUDY)
     assert making_hash(STUDY.replace("0.1 * seed", "0.2 * seed")) != making_hash(STUDY)
+
+
+@pytest.mark.parametrize(
+    ("file", "counts"),
+    [
+        ("teacher.py", True),
+        ("agents/pebble.py", True),
+        ("tasks/control/scores.json", True),
+        ("oracles/experts/Pendulum.safetensors", True),
+        ("report/page.html", False),
+        ("cli/training.py", False),
+        ("studies/_show.py", False),
+    ],
+)
+def test_the_folder_of_a_run_is_named_by_what_makes_its_tables(file, counts, tmp_path, monkeypatch):
+    real = Path(prefenvs.__file__).parent
+    for path in (real / file, real / "agents" / "__init__.py", real / "tasks" / "__init__.py"):
+        copy = tmp_path / path.relative_to(real)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_bytes(path.read_bytes())
+    monkeypatch.setattr(prefenvs, "__file__", str(tmp_path / "__init__.py"))
+    before = code_hash(statement("starc"))
+    (tmp_path / file).write_bytes(b"changed")
+    assert (code_hash(statement("starc")) != before) is counts
 
 
 def test_what_is_fixed_must_be_there_and_literal(study):

@@ -13,16 +13,6 @@ CLASSIC = [name for name, spec in SPECS.items() if "classic" in spec.entry_point
 SIMULATED = ["HalfCheetah", "Ant", "WalkerWalk", "FishSwim"]
 
 
-@pytest.fixture(scope="module")
-def gl():
-    mujoco = pytest.importorskip("mujoco")
-    try:
-        context = mujoco.GLContext(64, 64)
-    except Exception as error:  # each GL library fails in its own way
-        pytest.skip(f"no GL library draws here, try apt-get install libegl1 or libosmesa6 and set MUJOCO_GL: {error}")
-    context.free()
-
-
 def frames_of_a_restored_state(task):
     """A frame after five steps, one three steps later, and the first again from its restored state."""
     task.action_space.seed(0)

@@ -6,17 +6,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from prefenvs.agents.text.reward_function import reward_function
+from prefenvs.tasks.text import language_of
 from prefenvs.tasks.text.arithmetic import TextArithmetic
 from prefenvs.tasks.text.dialogue import TextDialogue
 from prefenvs.tasks.text.grammar import contains, repeats
 from prefenvs.tasks.text.instruct import TextInstruct
 from prefenvs.tasks.text.keyword import TextKeyword
-from prefenvs.tasks.text.language import right_padded
+from prefenvs.tasks.text.language import prompts_and_completions, right_padded
 from prefenvs.tasks.text.own import TextOwn
 from prefenvs.tasks.text.program import TextProgram
 from prefenvs.tasks.text.retrieval import TextRetrieval
 from prefenvs.tasks.text.sentiment import TextSentiment
 from prefenvs.tasks.text.summary import TextSummary
+from prefenvs.text_dataset import preferences_of
 
 
 def prompt_like(task, text):
@@ -75,6 +78,15 @@ def test_summary():
     expected = {"coverage": 2 / len(known), "unfaithful": -0.5, "redundancy": -0.25, "form": -0.2}
     assert factors == pytest.approx(expected)
     assert not solved
+    # Commas are free between two claims, and nowhere else.
+    for text, spare in (
+        (f", {claims[0]} {claims[1]}", 1),
+        (f"{claims[0]} {claims[1]} ,", 1),
+        (f"{claims[0]} , , {claims[1]}", 2),
+        (f"{claims[0]} , {words[1]} , {claims[1]}", 3),
+        (f"{claims[0]} {claims[1]}", 0),
+    ):
+        assert judge(task, prompt, text)[0]["form"] == pytest.approx(-0.1 * spare), text
     texts = task.language.decode(task.language.prompt_tokens[prompt]).removesuffix(" ; summary").split(" ; ")
     for word, opinion in zip(words, says, strict=True):
         votes = [text.split()[1] for text in texts if text.split()[0] == word]
@@ -228,13 +240,93 @@ def test_own_prompts_and_scorer():
         gym.make("prefenvs/TextOwn-v0", tokenizer="gpt2")
 
 
-def test_own_prompts_in_the_tokens_of_a_tokenizer_of_transformers(tmp_path):
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ([7.0], r"shape \(1,\) for 3 completions, expected \(3,\)"),
+        ([[1.0]] * 3, r"shape \(3, 1\) for 3"),
+        ([1.0, float("nan"), float("nan")], "nan for prompt 'B' and completion 'y', expected a finite number"),
+        ([1.0, 2.0, None], "nan for prompt 'B' and completion 'z'"),
+        ([1.0, 2.0, "x"], "expected a number a completion"),
+        (None, r"shape \(\) for 3"),
+    ],
+)
+def test_what_an_own_scorer_returns_is_a_finite_number_for_each_completion(given, message):
+    settings = {"prompts": ("A", "B"), "scorer": lambda prompts, completions: given, "max_new_tokens": 2}
+    envs = gym.make_vec("prefenvs/TextOwn-v0", num_envs=3, view="completion", **settings)
+    envs.reset(seed=0, options={"prompt_id": np.array([0, 1, 1])})
+    written = right_padded([language_of(envs).encode(text) for text in "xyz"], 2)
+    with pytest.raises(ValueError, match=message):
+        envs.step(written)
+
+
+USER = [{"role": "user", "content": "tell me"}]
+
+
+@pytest.mark.parametrize(
+    ("argument", "value", "message"),
+    [
+        ("prompts", "tell me", "'tell me', expected a sequence of at least one prompt"),
+        ("prompts", (), "expected a sequence of at least one"),
+        ("prompts", ["a", 5], r"prompts\[1\]: 5, expected a text or a list of messages"),
+        ("prompts", USER, r"prompts\[0\]: {'role': 'user'"),
+        ("prompts", ("a", "é"), r"prompts\[1\]: 'é' in 'é' is no printable ASCII character. Pass a tokenizer"),
+        ("prompts", ("a", ""), r"prompts\[1\]='' has no tokens"),
+        ("prompts", ("a", "b", "a"), r"prompts\[2\]='a' has the tokens of prompts\[0\] again"),
+        ("scorer", "math", "'math', expected a function of"),
+        ("scorer", 5, "5, expected a function of"),
+        ("max_new_tokens", 0, "0, expected a whole number of at least 1"),
+        ("test_prompts", 4, r"4, expected a whole number in \[0, 4\)"),
+        ("demonstrations", [], "expected .number of the prompt, text. pairs, or None"),
+        ("demonstrations", [(0, "a"), (4, "a")], r"demonstrations\[1\]=\(4, 'a'\), expected .* in \[0, 4\)"),
+        ("demonstrations", [(-1, "a")], r"demonstrations\[0\]=\(-1, 'a'\), expected a pair"),
+        ("demonstrations", ["ab"], r"demonstrations\[0\]='ab', expected a pair"),
+        ("demonstrations", [(0, "é")], r"demonstrations\[0\]: 'é' in 'é'"),
+    ],
+)
+def test_own_arguments_that_make_no_task_are_named(argument, value, message):
+    with pytest.raises(ValueError, match=message):
+        gym.make("prefenvs/TextOwn-v0", **{argument: value})
+
+
+def test_held_out_prompts_of_an_own_task_are_not_demonstrated():
+    with pytest.raises(ValueError, match=r"a prompt to train on, in \[0, 1\)"):
+        TextOwn(("A", "B"), test_prompts=1, demonstrations=[(0, "a"), (1, "b")])
+
+
+@pytest.fixture
+def fast():
+    """A tokenizer of eight words, without a template for messages."""
     transformers = pytest.importorskip("transformers", reason="needs the text extra")
     tokenizers = pytest.importorskip("tokenizers", reason="needs the text extra")
     words = {word: i for i, word in enumerate(["[PAD]", "[END]", "[UNK]", "tell", "me", "a", "story", "fox"])}
     raw = tokenizers.Tokenizer(tokenizers.models.WordLevel(words, unk_token="[UNK]"))
     raw.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
-    fast = transformers.PreTrainedTokenizerFast(tokenizer_object=raw, pad_token="[PAD]", eos_token="[END]")
+    return transformers.PreTrainedTokenizerFast(tokenizer_object=raw, pad_token="[PAD]", eos_token="[END]")
+
+
+def test_messages_are_written_by_the_tokenizer_s_template_and_scored_as_they_were_given(fast):
+    seen = []
+
+    def scorer(prompts, completions):
+        seen.extend(prompts)
+        return [float(len(text)) for text in completions]
+
+    with pytest.raises(ValueError, match=r"prompts\[1\]: the tokenizer has no template for messages"):
+        TextOwn(["tell me", USER], scorer, fast)
+    each = "{% for message in messages %}a {{ message['content'] }}{% endfor %}"
+    fast.chat_template = each + "{% if add_generation_prompt %} fox{% endif %}"
+    env = gym.make("prefenvs/TextOwn-v0", prompts=["tell me", USER], scorer=scorer, tokenizer=fast, evaluation=True)
+    language = language_of(env)
+    np.testing.assert_array_equal(language.prompt_tokens, [[0, 0, 3, 4], [5, 3, 4, 7]])
+    reward = reward_function(env)
+    assert reward([USER, "tell me", "a story"], ["fox", [{"role": "assistant", "content": "a"}], "fox"]) == [3, 1, None]
+    assert seen == [USER, "tell me"]
+    query, _ = preferences_of([{"prompt": USER, "chosen": "fox", "rejected": "a"}], language)
+    np.testing.assert_array_equal(prompts_and_completions(query.segments, language)[0][:, -4:], [[5, 3, 4, 7]] * 2)
+
+
+def test_own_prompts_in_the_tokens_of_a_tokenizer_of_transformers(fast, tmp_path):
     fast.save_pretrained(tmp_path)
     task = TextOwn(("tell me", "tell me a story"), "prefenvs.tasks.text.own:share_of_letters", str(tmp_path))
     assert (task.language.eos, task.language.pad, task.language.vocab_size) == (1, 0, 8)

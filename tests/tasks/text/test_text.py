@@ -8,6 +8,7 @@ from stable_baselines3.common.env_checker import check_env as sb3_check_env
 
 import prefenvs
 from prefenvs import Query, Segments
+from prefenvs.collecting import step_ends
 from prefenvs.making import make_task
 from prefenvs.queries import pairs_within
 from prefenvs.tasks.task import Task
@@ -206,11 +207,7 @@ def test_stored_segments_of_either_view_read_as_prompt_and_completion(spec, view
     for _ in range(30):
         actions = envs.action_space.sample()
         after, _, terminated, truncated, infos = envs.step(actions)
-        ids, ends = infos["segment_id"].copy(), {key: value.copy() for key, value in after.items()}
-        for row in np.flatnonzero(terminated):
-            ids[row] = infos["final_info"]["segment_id"][row]
-            for key in ends:
-                ends[key][row] = infos["final_obs"][row][key]
+        ends, ids = step_ends(after, infos)
         store.add(observations, actions, ends, terminated, truncated, ids)
         observations = after
     segments = store.sample(40, 1 if view == "completion" else language.max_new_tokens, np.random.default_rng(0))
@@ -286,5 +283,6 @@ def test_only_text_tasks_have_a_language():
     with pytest.raises(ValueError, match="Expected one of: TextArithmetic, "):
         language_of("TextEnumm")
     assert language_of("TextEnum").decode([1, 3, 0, 0]) == "a c"
+    assert language_of("TextEnum").decode([0, 1, 0, 2, 0]) == "a b", "ends pad prompts, too: none cuts a text"
     with pytest.raises(ValueError, match="'z' is not a word"):
         language_of("TextEnum").encode("a z")

@@ -10,6 +10,7 @@ from prefenvs.agents.reward_models import bradley_terry_loss, centring_penalty, 
 from prefenvs.agents.reward_models.text import BradleyTerryReward, TextPreferences, TrunkEnsemble
 from prefenvs.agents.reward_models.training import length_accuracy
 from prefenvs.agents.reward_transforms import REWARD_TRANSFORMS
+from prefenvs.collecting import step_ends
 from prefenvs.making import make_task
 from prefenvs.metrics.correlation import spearman
 from prefenvs.queries import pairs_within
@@ -357,11 +358,7 @@ def test_both_views_of_a_completion_and_tensors_are_read_alike():
     actions = np.array([1, 2, 3, 1])
     for t in range(4):
         after, _, terminated, truncated, infos = envs.step(actions)
-        ids, ends = infos["segment_id"].copy(), {key: value.copy() for key, value in after.items()}
-        for row in np.flatnonzero(terminated):
-            ids[row] = infos["final_info"]["segment_id"][row]
-            for key in ends:
-                ends[key][row] = infos["final_obs"][row][key]
+        ends, ids = step_ends(after, infos)
         store.add(observations, actions, ends, terminated, truncated, ids)
         observations = after
         assert terminated.all() == (t == 3)
