@@ -23,6 +23,8 @@ from prefenvs.error import unknown_name
 
 KEPT = {"bco": "shift", "beta_dpo": "usual_reward_margin"}
 """Losses with an argument that is a running mean, which the learner keeps from batch to batch."""
+GIVEN = {"scores": "reward", "guide": "guide"}
+"""Which argument gives what a loss of READS reads, where the learner cannot make it itself."""
 QUANTILES = ("aot", "aot_unpaired")
 """Losses whose rows are quantiles of the batch and not pairs, so that pairs cannot be weighed."""
 
@@ -90,9 +92,9 @@ class DirectAlignment(TextLearner):
         if self.loss not in PAIR_LOSSES:
             raise unknown_name("loss", self.loss, PAIR_LOSSES)
         self.reads = READS.get(self.loss)
-        missing = {"scores": ("reward", reward), "guide": ("guide", guide)}.get(self.reads or "", ("", True))
-        if missing[1] is None:
-            raise ValueError(f"loss={self.loss!r} reads {self.reads} and has none. Pass {missing[0]}=.")
+        lacking = GIVEN.get(self.reads or "", "")
+        if lacking and {"reward": reward, "guide": guide}[lacking] is None:
+            raise ValueError(f"loss={self.loss!r} reads {self.reads} and has none. Pass {lacking}=.")
         if reward is not None:
             need_score(reward)
         self.reward, self.guide, self.pairs = reward, guide, pairs
