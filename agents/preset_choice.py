@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import importlib
 from dataclasses import replace
+from typing import Any
 
 import gymnasium as gym
 
 from prefenvs.agents import AGENTS
 from prefenvs.agents.presets import PRESETS, TEXT_AGENTS, Preset, text_preset
+from prefenvs.agents.text.direct import GIVEN, DirectAlignment
+from prefenvs.agents.text.losses import PAIR_LOSSES
+from prefenvs.agents.text.pair_logps import READS
 from prefenvs.error import unknown_name
 from prefenvs.tasks import TASKS
 from prefenvs.tasks.text import TEXT_TASKS
@@ -26,6 +31,7 @@ def choose_preset(
     preset: str | None = None,
     steps: int | None = None,
     budget: int | None = None,
+    loss: str | None = None,
 ) -> Preset:
     """The preset that is named, or that of the task, with the changes asked for.
 
@@ -36,6 +42,8 @@ def choose_preset(
         preset: name in PRESETS; by default that of the task.
         steps: by default the preset's.
         budget: questions that may be asked; one greater than the preset's number is asked in full.
+        loss: name in PAIR_LOSSES, for agents that learn from pairs by a loss of choice; by default the agent's. Another
+            one has its own options, since the preset's suit the agent's.
 
     Raises:
         ValueError: for an unknown name, or parts that do not go together.
@@ -63,7 +71,33 @@ def choose_preset(
     if chosen.agent in _OFF_POLICY and task not in TEXT and has_discrete_actions(task):
         other = {"pebble": "prefppo", "sac": "ppo"}[chosen.agent]
         raise ValueError(f"{chosen.agent} acts in continuous spaces only, {task} is not. Use --agent {other}.")
-    return chosen
+    return chosen if loss is None else _with_loss(chosen, loss)
+
+
+def _with_loss(preset: Preset, loss: str) -> Preset:
+    cls = agent_class(preset.agent)
+    if not issubclass(cls, DirectAlignment):
+        fitting = [name for name in TEXT_AGENTS if issubclass(agent_class(name), DirectAlignment)]
+        raise ValueError(
+            f"--loss {loss} is for agents that learn from pairs by a loss of choice, and {preset.agent} has its own. "
+            f"Use --agent with one of: {', '.join(fitting)}; or leave --loss out."
+        )
+    if loss not in PAIR_LOSSES:
+        raise unknown_name("loss", loss, PAIR_LOSSES)
+    if READS.get(loss) in GIVEN:
+        raise ValueError(
+            f"loss {loss} reads {READS[loss]}, which cannot be given here. Make the learner in Python: "
+            f"{cls.__name__}(..., loss={loss!r}, {GIVEN[READS[loss]]}=...)."
+        )
+    if loss == cls.default_loss:
+        return preset
+    return replace(preset, algorithm={**preset.algorithm, "options": {}}, extra={**preset.extra, "loss": loss})
+
+
+def agent_class(agent: str) -> Any:
+    """The class of an agent in AGENTS or BASELINES."""
+    module, _, name = {**BASELINES, **AGENTS}[agent].partition(":")
+    return getattr(importlib.import_module(module), name)
 
 
 def default_preset(task: str, agent: str) -> Preset:

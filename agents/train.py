@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import importlib
 import json
 import os
 import sys
@@ -23,7 +22,7 @@ from prefenvs.agents import AGENTS
 from prefenvs.agents.checkpoint import Barrier
 from prefenvs.agents.evaluation import EvalCallback, evaluate, write_csv
 from prefenvs.agents.preference_callback import HISTORY, PreferenceConfig
-from prefenvs.agents.preset_choice import BASELINES, TEXT
+from prefenvs.agents.preset_choice import BASELINES, TEXT, agent_class
 from prefenvs.agents.presets import Preset, schedules
 from prefenvs.agents.reward_metrics import RewardMetricsCallback, check_metrics
 from prefenvs.agents.text.learner import TextLearner
@@ -77,6 +76,7 @@ class Run:
                     "preset": preset,
                 }
                 | ({"reward_metrics": self.reward_metrics} if self.reward_metrics else {})
+                | ({"loss": preset["extra"]["loss"]} if "loss" in preset["extra"] else {})
             )
         )
 
@@ -261,12 +261,6 @@ def make_agent(run: Run, folder: Path | None = None, render_mode: str | None = N
     if preset.agent in AGENTS:
         arguments |= {"preferences": preset.preferences, **preset.extra}
     return agent_class(preset.agent)("MlpPolicy", venv, **arguments)
-
-
-def agent_class(agent: str) -> Any:
-    """The class of an agent in AGENTS or BASELINES."""
-    module, _, name = {**BASELINES, **AGENTS}[agent].partition(":")
-    return getattr(importlib.import_module(module), name)
 
 
 def writes_text(agent: str) -> bool:

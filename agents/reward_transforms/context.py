@@ -62,7 +62,8 @@ class RewardContext:
         """`references`, or a ValueError that says how to give them."""
         if self.references is None:
             raise ValueError(
-                "This transform reads rewards of reference responses. Pass RewardContext(references=...), (n, M)."
+                "This transform reads rewards of reference responses. Set references= of a learner's config to 1 or "
+                "more, or pass RewardContext(references=...), (n, M)."
             )
         return self.references
 

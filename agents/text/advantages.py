@@ -73,6 +73,9 @@ GROUP_ADVANTAGES: dict[str, Callable[..., torch.Tensor]] = {
 def reinforce_plus_plus(token_rewards: torch.Tensor, mask: torch.Tensor, *, eps: float = 1e-8) -> torch.Tensor:
     """REINFORCE++: rewards to go, standardised over all tokens of the batch. Hu et al. 2025, arXiv:2501.03262.
 
+    It compares over the batch and not within groups, so it is no entry of GROUP_ADVANTAGES; for loops of your own, with
+    `policy_losses.ppo_token_loss`.
+
     Args:
         token_rewards: (n, T) with the KL penalty and the terminal score in them, from `penalised_token_rewards`.
         mask: (n, T) 1 at response tokens.

@@ -7,21 +7,25 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from prefenvs.agents.checkpoint import Arrays
+from prefenvs.agents.checkpoint import Arrays, module_state, under
 from prefenvs.agents.text.learner import TextConfig, TextLearner
 from prefenvs.agents.text.losses import PAIR_LOSSES, PairLogps
 from prefenvs.agents.text.losses.margins import updated_reward_margin
 from prefenvs.agents.text.losses.unpaired import kto_reference_kl, updated_shift
+from prefenvs.agents.text.options import at_least, check_options
 from prefenvs.agents.text.pair_logps import READS, mismatched_ratios, pair_logps, with_reference
 from prefenvs.agents.text.preference_pairs import PreferencePairs, ask_pairs
-from prefenvs.agents.text.rewards import Reward, score
+from prefenvs.agents.text.rewards import Reward, need_score, restored_reward_model, score
 from prefenvs.error import unknown_name
 
 KEPT = {"bco": "shift", "beta_dpo": "usual_reward_margin"}
 """Losses with an argument that is a running mean, which the learner keeps from batch to batch."""
+GIVEN = {"scores": "reward", "guide": "guide"}
+"""Which argument gives what a loss of READS reads, where the learner cannot make it itself."""
 QUANTILES = ("aot", "aot_unpaired")
 """Losses whose rows are quantiles of the batch and not pairs, so that pairs cannot be weighed."""
 
@@ -34,6 +38,10 @@ class DirectConfig(TextConfig):
     """Pairs a step."""
     options: Mapping[str, float] = field(default_factory=dict)
     """Options of the loss, beta for one; by default its own."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least(self, batch_size=1)
 
 
 class DirectAlignment(TextLearner):
@@ -72,27 +80,59 @@ class DirectAlignment(TextLearner):
             env: a batch of a text task; see TextLearner.
             loss: name in PAIR_LOSSES, "dpo" by default.
             config: settings.
-            pairs: to learn from; None to ask the environment's teacher about what the reference writes.
+            pairs: to learn from; None to ask the environment's teacher about what the reference writes. A file keeps
+                them, unless `load` is given others.
             reward: scores both completions, for losses that read scores (odpo, infonca). It and `guide` are moved to
                 the learner's device where they are modules.
             guide: a policy trained before, for the loss tgdpo.
             **learner: as TextLearner; of `preferences` only the number of queries counts.
 
         Raises:
-            ValueError: for an unknown loss, or one that lacks `reward` or `guide`.
+            ValueError: for an unknown loss, options that do not suit it, or one that lacks `reward` or `guide`.
         """
         self.loss = loss or self.default_loss
         if self.loss not in PAIR_LOSSES:
             raise unknown_name("loss", self.loss, PAIR_LOSSES)
         self.reads = READS.get(self.loss)
-        missing = {"scores": ("reward", reward), "guide": ("guide", guide)}.get(self.reads or "", ("", True))
-        if missing[1] is None:
-            raise ValueError(f"loss={self.loss!r} reads {self.reads} and has none. Pass {missing[0]}=.")
+        lacking = GIVEN.get(self.reads or "", "")
+        if lacking and {"reward": reward, "guide": guide}[lacking] is None:
+            raise ValueError(f"loss={self.loss!r} reads {self.reads} and has none. Pass {lacking}=.")
+        if reward is not None:
+            need_score(reward)
         self.reward, self.guide, self.pairs = reward, guide, pairs
+        self._pairs_given, self._learned_reward = pairs is not None, False
         super().__init__(policy, env, config=config, **learner)
         self.move(reward, guide)
         self._kept = torch.zeros((), device=self.device)
         self._order = torch.zeros(0, dtype=torch.int64)
+        self._check_loss()
+
+    def _check_loss(self) -> None:
+        """Refuse options that do not suit the loss before anything is asked: it is tried on two empty completions."""
+        options, function = self.config.options, PAIR_LOSSES[self.loss]
+        running = {"kto_pair": "reference_kl", **KEPT}.get(self.loss, "")
+        check_options("options", options, function, f"loss={self.loss!r}", supplied=(running,))
+        if self.pairs is not None:  # which may hold what a loss of the user's own reads
+            return
+        prompts = torch.as_tensor(self.language.prompt_tokens[:2], device=self.device)
+        empty = prompts.new_full((len(prompts), self.language.max_new_tokens), self.language.eos)
+        pairs = PreferencePairs(
+            prompts,
+            empty,
+            empty,
+            torch.ones(len(prompts), device=self.device),
+            scores=torch.zeros(len(prompts), 2, device=self.device) if self.reads == "scores" else None,
+            sampled=empty if self.reads == "sampled" else None,
+        )
+        with torch.no_grad():
+            pairs = with_reference(self.reference, pairs)
+            logps = pair_logps(self.policy, self.reference, pairs, self.reads, self.guide)
+            try:
+                function(logps, **options, **self._running(pairs))
+            except (TypeError, ValueError) as error:
+                raise ValueError(
+                    f"loss={self.loss!r} cannot be computed with options={dict(options)!r}: {error} Nothing was asked."
+                ) from error
 
     def _prepare(self) -> None:
         rng = torch.Generator().manual_seed(self.seed + 1)  # not the learner's own, so that a resumed run can ask again
@@ -169,9 +209,32 @@ class DirectAlignment(TextLearner):
     def _own_settings(self) -> dict[str, Any]:
         return {**super()._own_settings(), "loss": self.loss}
 
+    def _given(self) -> tuple[str, ...]:
+        own = {"reward": self.reward is not None and not self._learned_reward, "guide": self.guide is not None}
+        return tuple(name for name, given in own.items() if given)
+
     def _own_state(self) -> Arrays:
-        return {"kept": self._kept.cpu().numpy(), "order": self._order.numpy()}
+        model: Any = self.reward
+        pairs = {} if self.pairs is None else vars(self.pairs)
+        parts = {
+            "pairs": {name: tensor.cpu().numpy() for name, tensor in pairs.items() if tensor is not None},
+            "reward": module_state(model) if self._learned_reward else {},
+        }
+        named = {f"{part}/{name}": array for part, arrays in parts.items() for name, array in arrays.items()}
+        facts = {"kept": self._kept.cpu().numpy(), "order": self._order.numpy(), "prepared": np.array(self._prepared)}
+        return {**facts, **named}
 
     def _load_own_state(self, state: Arrays) -> None:
+        if "reward" not in self._given() and (reward := under("reward", state)):
+            self.reward = restored_reward_model(self.trunk, self.preferences, reward)
+            self._learned_reward = True
+        saved = under("pairs", state)
+        if self._pairs_given:  # others than the saved ones, perhaps
+            self._prepared = False
+            self.prepare()
+        elif saved:  # so that nothing is asked again
+            tensors = {name: torch.as_tensor(np.array(array)) for name, array in saved.items()}
+            self.pairs, self._prepared = PreferencePairs(**tensors).to(self.device), bool(state["prepared"])
         self._kept = torch.as_tensor(state["kept"], device=self.device)
-        self._order = torch.as_tensor(state["order"])
+        same = self.pairs is not None and bool(saved) and len(saved["weight"]) == len(self.pairs)
+        self._order = torch.as_tensor(np.array(state["order"])) if same else torch.zeros(0, dtype=torch.int64)

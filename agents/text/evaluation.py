@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,10 @@ import numpy as np
 import torch
 
 from prefenvs.agents.evaluation import FIRST_SEED, EvalCallback, Evaluation, write_csv
+from prefenvs.making import split_arguments
+from prefenvs.tasks import TASKS
+from prefenvs.tasks.text import language_of
+from prefenvs.tasks.text.language import Language
 from prefenvs.tasks.text.lm import completion_mask
 
 CURVE = ("step", "gold", "proxy", "kl")
@@ -37,17 +43,23 @@ class TextEvaluation(Evaluation):
     """Some prompts, completions and true rewards."""
 
 
-def evaluate_text(learner: Any, env_id: str, completions: int = 512) -> TextEvaluation:
+def evaluate_text(learner: Any, env_id: str | None = None, completions: int = 512, **task: Any) -> TextEvaluation:
     """Complete prompts with the true reward shown. The same prompts and draws every time.
 
     Args:
         learner: of language models.
-        env_id: id of a text task.
+        env_id: id of a text task; by default the one that the learner's environments were made of.
         completions: how many; all prompts get as many, but for a remainder.
+        **task: arguments of the task, as of `gym.make`. Those left out are the ones that the learner's environments
+            were made with, where that is the same task: prompts, scorer and the like of TextOwn.
+
+    Raises:
+        ValueError: if the task has other words, prompts or lengths than the learner's. Nothing was judged.
     """
     language = learner.language
     split = "test" if language.test_prompts else "train"
-    prompts, tokens, rewards, success = _judged(learner, env_id, split, completions)
+    judge = partial(_judged, learner, *_task(learner, env_id, task), n=completions)
+    prompts, tokens, rewards, success = judge(split)
     proxy = learner.proxy(prompts, tokens)
     texts = (
         (language.decode(prompts[row].cpu().numpy()), language.decode(tokens[row].cpu().numpy()), float(rewards[row]))
@@ -63,17 +75,34 @@ def evaluate_text(learner: Any, env_id: str, completions: int = 512) -> TextEval
         proxy=None if proxy is None else float(proxy.mean()),
         kl=float(learner.log_ratios(prompts, tokens).mean()),
         length=float(mask.sum(-1).float().mean()),
-        train_mean=float((_judged(learner, env_id, "train", completions)[2] if split == "test" else rewards).mean()),
+        train_mean=float((judge("train")[2] if split == "test" else rewards).mean()),
         examples=tuple(texts),
     )
 
 
+def _task(learner: Any, env_id: str | None, task: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The id of the task to judge by and its arguments, the learner's own where `task` names no others."""
+    made = learner.envs.spec or learner.envs.get_attr("spec")[0]
+    env_id = env_id or made.id
+    if env_id.rpartition(":")[2] != made.id:
+        return env_id, dict(task)
+    own, _ = split_arguments(TASKS[made.kwargs["task"]], made.kwargs.get("task_kwargs"), made.kwargs)
+    return env_id, {**own, **task}
+
+
 def _judged(
-    learner: Any, env_id: str, split: str, n: int
+    learner: Any, env_id: str, task: Mapping[str, Any], split: str, n: int
 ) -> tuple[torch.Tensor, torch.Tensor, np.ndarray, np.ndarray | None]:
     """Prompts (n, P) of a split, their completions (n, T), and the (n,) true reward and success of these."""
     ids = np.resize(learner.language.prompts(split), n)
-    envs = gym.make_vec(env_id, num_envs=n, view="completion", evaluation=True)
+    envs = gym.make_vec(env_id, num_envs=n, evaluation=True, **{**task, "view": "completion"})
+    if other := _differences(language_of(envs), learner.language):
+        envs.close()
+        raise ValueError(
+            f"{env_id} as it is made here has other {', '.join(other)} than the learner's task. Leave env_id out to "
+            "judge by the learner's own task, or give the arguments that the learner's environments were made with. "
+            "Nothing was judged."
+        )
     envs.reset(seed=FIRST_SEED, options={"prompt_id": ids})
     prompts = torch.as_tensor(learner.language.prompt_tokens[ids], device=learner.device)
     tokens = learner.complete(prompts, torch.Generator().manual_seed(FIRST_SEED))
@@ -82,26 +111,41 @@ def _judged(
     return prompts, tokens, rewards, infos.get("success")
 
 
+def _differences(one: Language, other: Language) -> list[str]:
+    """What of two languages differs, of all that prompts and completions are made of."""
+    same = {
+        "words": one.words == other.words,
+        "prompts": np.array_equal(one.prompt_tokens, other.prompt_tokens),
+        "test_prompts": one.test_prompts == other.test_prompts,
+        "end or padding tokens": (one.eos, one.pad) == (other.eos, other.pad),
+        "max_new_tokens": one.max_new_tokens == other.max_new_tokens,
+    }
+    return [name for name, equal in same.items() if not equal]
+
+
 class TextEvalCallback(EvalCallback):
     """Logs true reward, proxy and KL every so many completions or pairs, and keeps the curve."""
 
-    def __init__(self, env_id: str, every: int, completions: int = 256, folder: Path | None = None) -> None:
-        """Evaluate on `env_id`.
+    def __init__(
+        self, env_id: str | None, every: int, completions: int = 256, folder: Path | None = None, **task: Any
+    ) -> None:
+        """Evaluate as `evaluate_text` does.
 
         Args:
-            env_id: id of a text task.
+            env_id: id of a text task; None for the one that the learner's environments were made of.
             every: completions or pairs between evaluations.
             completions: a time.
             folder: gets evaluations.csv and over_optimisation.csv, or None.
+            **task: arguments of the task; see `evaluate_text`.
         """
-        super().__init__(env_id, every, completions, None if folder is None else folder / "evaluations.csv")
-        self.env_id, self.folder = env_id, folder
+        super().__init__(env_id or "", every, completions, None if folder is None else folder / "evaluations.csv")
+        self.env_id, self.folder, self.task = env_id, folder, task
         self.over_optimisation = np.zeros((0, len(CURVE)))
         """(evaluations, 4) with the columns of CURVE; the proxy is nan where there is none."""
 
     def evaluate(self, episodes: int | None = None) -> TextEvaluation:
         """Evaluate now."""
-        found = evaluate_text(self.model, self.env_id, episodes or self.episodes)
+        found = evaluate_text(self.model, self.env_id, episodes or self.episodes, **self.task)
         self.curve = np.vstack([self.curve, [self.num_timesteps, found.mean, found.sd, found.episodes]])
         proxy = np.nan if found.proxy is None else found.proxy
         row = (self.num_timesteps, found.mean, proxy, found.kl)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from prefenvs.agents.text.online import Experience, OnlineConfig, OnlineLearner
+from prefenvs.agents.text.options import above
 from prefenvs.agents.text.sample_weights import rejection_sample, reward_weights
 from prefenvs.error import unknown_name
 from prefenvs.metrics.over_optimisation import best_of_n_kl
@@ -30,6 +30,8 @@ class FineTuningConfig(OnlineConfig):
     arXiv:2304.06767)."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
+        above(self, beta=0)
         if self.selection not in SELECTIONS:
             raise unknown_name("selection", self.selection, SELECTIONS)
 
@@ -49,11 +51,7 @@ class RewardWeighted(OnlineLearner):
 
     config_class = FineTuningConfig
     config: FineTuningConfig
-
-    @property
-    def writer(self) -> Any:
-        """The reference: samples of a policy that moves would be weighted over and over."""
-        return self.reference
+    on_policy = False  # samples of a policy that moves would be weighted over and over
 
     def _targets(self, experience: Experience) -> dict[str, Tensor]:
         rewards = experience.rewards.reshape(-1, self.config.group)
@@ -94,6 +92,7 @@ class BestOfN(OnlineLearner):
 
     config_class = BestOfNConfig
     config: BestOfNConfig
+    on_policy = False
 
     def complete(self, prompts: Tensor, rng: torch.Generator, *, deterministic: bool = False) -> Tensor:
         """(n, T) the best of `group` completions of each prompt (n, P); drawn, also where `deterministic` is asked.

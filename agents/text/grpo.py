@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 
 from prefenvs.agents.text.advantages import GROUP_ADVANTAGES
 from prefenvs.agents.text.kl_control import KL_ESTIMATORS
 from prefenvs.agents.text.online import Experience, OnlineConfig, OnlineLearner
+from prefenvs.agents.text.options import above, at_least
 from prefenvs.agents.text.policy_losses import AGGREGATIONS, ppo_token_loss
 from prefenvs.error import unknown_name
 
@@ -28,7 +30,8 @@ class GRPOConfig(OnlineConfig):
     advantage: str = "grpo"
     """Name in GROUP_ADVANTAGES."""
     aggregation: str = "grpo"
-    """How tokens become one loss, a name in AGGREGATIONS."""
+    """How tokens become one loss, a name in AGGREGATIONS. "bnpo" and "dapo" differ only where a rollout is cut into
+    minibatches: each minibatch's mean over its own tokens, or every token of the rollout alike."""
     kl: str = "loss"
     """Where the KL is: "loss", an estimate a token in the loss as in the paper, or "reward", less it in the reward."""
     kl_estimator: str = "k3"
@@ -36,6 +39,9 @@ class GRPOConfig(OnlineConfig):
     ref exp(r / beta) / Z; that of k2 is that of KL(pi || ref), where completions are one token long."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least(self, group=2)
+        above(self, clip=0, clip_high=0)
         for name, known in (
             ("advantage", GROUP_ADVANTAGES),
             ("aggregation", AGGREGATIONS),
@@ -75,7 +81,11 @@ class GRPO(OnlineLearner):
         in_reward = self.config.kl == "reward"
         rewards = experience.sequence_rewards(self.beta) if in_reward else experience.rewards
         advantages = GROUP_ADVANTAGES[self.config.advantage](rewards.reshape(-1, self.config.group))
-        return {"advantages": advantages.reshape(-1, 1)}  # (n, 1)
+        lengths = experience.mask.sum(-1).float()
+        return {
+            "advantages": advantages.reshape(-1, 1),
+            "mean_length": lengths.mean().expand(len(lengths)),
+        }  # (n, 1), (n,)
 
     def _loss(self, batch: Experience, logps: Tensor) -> Tensor:
         settings = self.config
@@ -84,5 +94,8 @@ class GRPO(OnlineLearner):
         )  # (n, T)
         if settings.kl == "loss" and self.beta:
             losses = losses + self.beta * KL_ESTIMATORS[settings.kl_estimator](logps - batch.reference_logps)
-        constant = {"max_tokens": self.language.max_new_tokens} if settings.aggregation == "dr_grpo" else {}
-        return AGGREGATIONS[settings.aggregation](losses, batch.mask, **constant)
+        constants: dict[str, Any] = {
+            "dapo": {"tokens": batch.targets["mean_length"].sum()},  # as many as a minibatch has on average
+            "dr_grpo": {"max_tokens": self.language.max_new_tokens},
+        }
+        return AGGREGATIONS[settings.aggregation](losses, batch.mask, **constants.get(settings.aggregation, {}))

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from prefenvs.agents.checkpoint import Arrays
 from prefenvs.agents.reward_models.text.scalar import lean_copy
+from prefenvs.agents.text.options import above, at_least
 from prefenvs.agents.text.progress import ProgressBar
 from prefenvs.agents.text.rewards import TextPreferenceConfig
 from prefenvs.agents.text.rollouts import Written, prompts_of, write
@@ -41,6 +42,12 @@ class TextConfig:
     forward_rows: int | None = None
     """Completions that are written or scored at a time where no gradient is taken, to bound memory; None for all of
     them. Draws do not depend on it, numbers but by rounding."""
+
+    def __post_init__(self) -> None:
+        above(self, max_grad_norm=0)
+        at_least(self, forward_rows=1)
+        if not 0.0 <= self.warmup < 1.0:
+            raise ValueError(f"warmup={self.warmup}, expected a share of the run in [0, 1).")
 
 
 class TextLearner:
@@ -89,11 +96,7 @@ class TextLearner:
         self.preferences = preferences or TextPreferenceConfig()
         if not isinstance(self.config, self.config_class):
             raise TypeError(f"config={config!r} is not a {self.config_class.__name__}.")
-        if self.config.forward_rows is not None and self.config.forward_rows < 1:
-            raise ValueError(f"forward_rows={self.config.forward_rows}, expected at least 1, or None for all at once.")
         self._schedules = [_schedule(rate) for rate in self._rates()]
-        if not 0.0 <= self.config.warmup < 1.0:
-            raise ValueError(f"warmup={self.config.warmup}, expected a share of the run in [0, 1).")
         self.envs, self.language = _checked(env), language_of(env)
         self.device, self.seed, self.verbose = get_device(device), seed, verbose
         self.policy_kwargs = dict(policy_kwargs or {})
@@ -112,6 +115,8 @@ class TextLearner:
         self._steps: dict[str, list[Tensor]] = {}
         self.rng = torch.Generator().manual_seed(seed)
         """Of prompts, completions and minibatches; on the CPU, so that they do not depend on the device."""
+        self.predict_rng = torch.Generator().manual_seed(seed + 3)
+        """Of what `predict` draws, which so changes nothing of what is learned."""
         self.optimizer = torch.optim.Adam(
             [{"params": [p for p in module.parameters() if p.requires_grad]} for module in self.trained().values()]
         )
@@ -215,7 +220,7 @@ class TextLearner:
         """
         shown = prompts_of(observation, self.language)
         prompts = torch.as_tensor(shown if shown.ndim == 2 else shown[None], device=self.device)
-        tokens = self.complete(prompts, self.rng, deterministic=deterministic).cpu().numpy()
+        tokens = self.complete(prompts, self.predict_rng, deterministic=deterministic).cpu().numpy()
         return (tokens if shown.ndim == 2 else tokens[0]), None
 
     def complete(self, prompts: Tensor, rng: torch.Generator, *, deterministic: bool = False) -> Tensor:
@@ -242,6 +247,10 @@ class TextLearner:
         """Further arguments of the constructor, as JSON."""
         return {"preferences": vars(self.preferences)}
 
+    def _given(self) -> tuple[str, ...]:
+        """Names of arguments of the constructor that were given and that a file does not hold."""
+        return ()
+
     @classmethod
     def _own_arguments(cls, own: dict[str, Any]) -> dict[str, Any]:
         """Arguments of the constructor from what `_own_settings` gave."""
@@ -263,9 +272,9 @@ class TextLearner:
         Raises:
             DamagedFile: if the file cannot be read.
             RunMismatch: if it holds another kind of agent, or weights that do not fit.
-            ValueError: if it was trained with a LanguageModel of your own, and `policy` is missing.
+            ValueError: if it was trained with a LanguageModel, a reward or a guide of your own that is missing.
         """
-        made, arguments, arrays = read_learner(cls, path, policy)
+        made, arguments, arrays = read_learner(cls, path, policy, changes)
         learner = cls(made, env, device=device, **{**arguments, **changes})
         learner.load_state(arrays)
         return learner

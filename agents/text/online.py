@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from prefenvs.agents.checkpoint import Arrays, load_module, module_state, under
+from prefenvs.agents.checkpoint import Arrays, module_state, under
 from prefenvs.agents.reward_models.text import (
     TEXT_REWARD_MODELS,
     References,
@@ -20,11 +19,20 @@ from prefenvs.agents.reward_models.text import (
     TransformedSteps,
     WinRate,
 )
-from prefenvs.agents.reward_transforms import OF_MEMBERS, OF_STEPS, REWARD_TRANSFORMS, RunningRewards
+from prefenvs.agents.reward_transforms import OF_MEMBERS, OF_STEPS, REWARD_TRANSFORMS, RewardContext, RunningRewards
+from prefenvs.agents.text.advantages import penalised_rewards
 from prefenvs.agents.text.kl_control import adaptive_kl, adaptive_kl_per_batch
 from prefenvs.agents.text.learner import TextConfig, TextLearner
+from prefenvs.agents.text.options import above, at_least, check_options
 from prefenvs.agents.text.preference_pairs import ask_pairs
-from prefenvs.agents.text.rewards import OneMember, Reward, learn_reward, new_reward_model
+from prefenvs.agents.text.rewards import (
+    OneMember,
+    Reward,
+    learn_reward,
+    restored_reward_model,
+    true_reward,
+    untrained_reward_model,
+)
 from prefenvs.error import unknown_name
 from prefenvs.vector_env import EvaluationVectorEnv
 
@@ -64,6 +72,26 @@ class OnlineConfig(TextConfig):
     references: int = 0
     """Completions of the reference a prompt whose rewards the transform compares with."""
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least(self, beta=0, group=1, epochs=1, batch_size=1, references=0)
+        above(self, temperature=0, kl_target=0, kl_horizon=0)
+        if self.batch_size is not None and self.batch_size % self.group:
+            raise ValueError(
+                f"batch_size={self.batch_size} completions are no whole groups of {self.group}: expected a multiple "
+                "of group."
+            )
+        if self.kl_controller not in CONTROLLERS:
+            raise unknown_name("kl_controller", self.kl_controller, CONTROLLERS)
+        for field_name, known in (("transform", set(REWARD_TRANSFORMS) - OF_MEMBERS), ("aggregate", OF_MEMBERS)):
+            name = getattr(self, field_name)
+            if name not in known:
+                raise unknown_name(field_name, name, known)
+            options, reader = f"{field_name}_options", f"{field_name}={name!r}"
+            supplied = ("mask",) if name in OF_STEPS else ()
+            function = REWARD_TRANSFORMS[name]
+            check_options(options, getattr(self, options), function, reader, positional=2, supplied=supplied)
+
 
 @dataclass(frozen=True, eq=False)
 class Experience:
@@ -93,19 +121,21 @@ class Experience:
         return Experience(**parts, targets={name: value[rows] for name, value in self.targets.items()})
 
     def sequence_rewards(self, beta: float) -> Tensor:
-        """(n,) reward less beta log pi/ref of the whole completion."""
-        return self.rewards - beta * (self.logps - self.reference_logps).sum(-1)
+        """(n,) reward less beta log pi/ref of the whole completion, by `penalised_rewards`."""
+        return penalised_rewards(self.rewards, self.logps.sum(-1), self.reference_logps.sum(-1), beta=beta)
 
 
 class OnlineLearner(TextLearner):
     """Learns from rewards of its own completions. Subclasses fill `_targets` and `_loss`.
 
     The reward is learned from the teacher's answers before the first rollout, unless `reward` is given or the
-    environments are of the evaluation door, whose true reward is then learned from.
+    environments are of the evaluation door, whose true reward is then learned from, shaped as any other.
     """
 
     config_class = OnlineConfig
     config: OnlineConfig
+    on_policy: ClassVar[bool] = True
+    """Whether the policy writes what it learns from; else the reference does, and a rollout tells nothing of the KL."""
 
     def __init__(
         self,
@@ -127,8 +157,9 @@ class OnlineLearner(TextLearner):
             **learner: as TextLearner.
 
         Raises:
-            ValueError: for an unknown transform or controller, for groups that do not fill a rollout, and where steps
-                are to be rewarded by a reward that knows none.
+            ValueError: for groups that do not fill a rollout, a controller of the KL where the policy does not write, a
+                reward that cannot be made or shaped as the settings ask, and where steps are to be rewarded by a reward
+                that knows none. Nothing was asked.
         """
         self.reward = reward
         self.report: Any = None
@@ -136,25 +167,20 @@ class OnlineLearner(TextLearner):
         self._learned_reward = False
         super().__init__(policy, env, config=config, **learner)
         self.move(reward)
-        settings = self.config
-        if not 0.0 < settings.temperature < math.inf:
-            raise ValueError(f"temperature={settings.temperature}, expected a number above 0.")
-        if settings.kl_controller not in CONTROLLERS:
-            raise unknown_name("kl_controller", settings.kl_controller, CONTROLLERS)
-        self.beta = settings.beta
+        self.beta = self.config.beta
         """Weight of the KL now; the controllers change it."""
-        for name, known in (
-            ("transform", set(REWARD_TRANSFORMS) - OF_MEMBERS),
-            ("aggregate", OF_MEMBERS),
-        ):
-            if getattr(settings, name) not in known:
-                raise unknown_name(name, getattr(settings, name), known)
+        if not self.on_policy and self.config.kl_controller != "fixed":
+            raise ValueError(
+                f"kl_controller={self.config.kl_controller!r} follows the KL of what is written, and the reference "
+                f'writes for {type(self).__name__}. Expected "fixed".'
+            )
         self._check_steps()
         self.transformed: TransformedReward | None = None
         """What turns completions into the reward to learn from; there once prepared."""
         self.stepwise: TransformedSteps | None = None
         """What turns completions into rewards of their steps, in place of that; only for a transform in OF_STEPS."""
-        self.groups(settings.group)  # refuse what does not fit before anything is asked
+        self.groups(self.config.group)  # refuse what does not fit before anything is asked
+        self._check_reward()
 
     def _check_steps(self) -> None:
         """Refuse to reward steps by what knows none, before anything is asked."""
@@ -166,6 +192,31 @@ class OnlineLearner(TextLearner):
                 'Pass a ProcessReward as reward=, or preferences=TextPreferenceConfig(reward_model="process", '
                 'reward_options={"separators": tokens that end a step}).'
             )
+
+    @torch.no_grad()
+    def _check_reward(self) -> None:
+        """Refuse a reward that cannot be made, or shaped as the settings ask, before anything is asked."""
+        settings, reward = self.config, self.reward
+        if reward is None and not self.sees_true_reward:
+            reward = untrained_reward_model(self.trunk, self.preferences)
+        if hasattr(reward, "compare") and not settings.references:
+            raise ValueError(f"{type(reward).__name__} compares completions with others: set references= to 1 or more.")
+        members, model = torch.zeros(1, 1), cast(Any, reward)
+        if "members" in getattr(model, "supports", ()):
+            prompts = torch.as_tensor(self.language.prompt_tokens[:1], device=self.device)
+            empty = prompts.new_full((1, self.language.max_new_tokens), self.language.eos)
+            members = torch.zeros(len(model.members(prompts, empty)), 1)
+        aggregated = _tried(settings, "aggregate", members)
+        if not aggregated.isfinite().all():
+            raise ValueError(
+                f"aggregate={settings.aggregate!r} makes {aggregated.item()} of the {len(members)} member(s) of this "
+                "reward. Take more members, or another aggregate. Nothing was asked."
+            )
+        if settings.transform in OF_STEPS:
+            _tried(settings, "transform", members[:1], mask=torch.ones(1, 1, dtype=torch.bool))
+        else:
+            references = torch.zeros(1, settings.references) if settings.references else None
+            _tried(settings, "transform", aggregated, RewardContext(references, RunningRewards.of(aggregated)))
 
     # What a method fills.
 
@@ -180,7 +231,7 @@ class OnlineLearner(TextLearner):
     @property
     def writer(self) -> Any:
         """Who writes the completions."""
-        return self.policy
+        return self.policy if self.on_policy else self.reference
 
     # The loop.
 
@@ -190,15 +241,14 @@ class OnlineLearner(TextLearner):
             answered = ask_pairs(self, self.preferences.queries, rng)
             self.reward, self.report = learn_reward(self.trunk, *answered, self.preferences, rng)
             self._learned_reward = True
-        if self.reward is not None:
-            self.transformed = self._transformed(torch.Generator().manual_seed(self.seed + 2))
-            if self.config.transform in OF_STEPS:
-                model: Any = self.reward
-                self.stepwise = TransformedSteps(model, self.config.transform, **self.config.transform_options)
+        self.transformed = self._transformed(torch.Generator().manual_seed(self.seed + 2))
+        if self.config.transform in OF_STEPS:
+            model: Any = self.reward
+            self.stepwise = TransformedSteps(model, self.config.transform, **self.config.transform_options)
 
     def _transformed(self, rng: torch.Generator) -> TransformedReward:
         settings, references = self.config, None
-        reward: Any = self.reward
+        reward: Any = true_reward(self.envs, self.language) if self.sees_true_reward else self.reward
         if settings.references:
             prompts = torch.as_tensor(self.language.prompt_tokens, device=self.device)
             length = self.language.max_new_tokens
@@ -206,10 +256,7 @@ class OnlineLearner(TextLearner):
                 self.reference, prompts, settings.references, length, rng, settings.forward_rows
             )
         if hasattr(reward, "compare"):
-            if references is None:
-                raise ValueError(
-                    f"{type(reward).__name__} compares completions with others: set references= to 1 or more."
-                )
+            assert references is not None
             reward = WinRate(reward, references)
         members: Any = reward if "members" in getattr(reward, "supports", ()) else OneMember(reward)
         stepwise = settings.transform in OF_STEPS
@@ -230,20 +277,19 @@ class OnlineLearner(TextLearner):
 
     def proxy(self, prompts: Tensor, completions: Tensor) -> Tensor | None:
         """(n,) reward of completions before it is shaped; None before `prepare`, and where the true one is seen."""
-        return None if self.transformed is None else self.transformed.aggregated(prompts, completions)
+        if self.transformed is None or self.sees_true_reward:
+            return None
+        return self.transformed.aggregated(prompts, completions)
 
     @torch.no_grad()
     def roll_out(self) -> Experience:
         """Write completions of drawn prompts and score them."""
+        self.prepare()
+        assert self.transformed is not None
         written = self.write(self.draw_prompts(self.config.group), self.writer, temperature=self.config.temperature)
-        read = (written.prompts, written.tokens)
-        proxy = rewards = written.rewards
-        tokens = None
-        if not self.sees_true_reward:
-            self.prepare()
-            assert self.transformed is not None
-            proxy = self.transformed.aggregated(*read)
-            rewards = self.transformed.shaped(proxy, written.prompts)
+        read, tokens = (written.prompts, written.tokens), None
+        proxy = written.rewards if self.sees_true_reward else self.transformed.aggregated(*read)
+        rewards = self.transformed.shaped(proxy, written.prompts)
         if self.stepwise is not None:
             tokens = self.in_parts(self.stepwise, *read)
             rewards = tokens.sum(-1)
@@ -294,17 +340,20 @@ class OnlineLearner(TextLearner):
         self.record_step(loss=loss, grad_norm=norm, ratio_deviation=(ratio - 1).abs().amax())
 
     def _log_rollout(self, experience: Experience) -> None:
-        kl = (experience.logps - experience.reference_logps).sum(-1)
         facts = {
             "proxy": experience.proxy.mean(),
             "shaped_reward": experience.rewards.mean(),
-            "kl": kl.mean(),
             "entropy": -experience.logps.sum(-1).mean(),
             "length": experience.mask.sum(-1).float().mean(),
         }
+        if self.on_policy:
+            facts["kl"] = (experience.logps - experience.reference_logps).sum(-1).mean()
         for name, value in zip(facts, torch.stack(list(facts.values())).tolist(), strict=True):
             self.logger.record(f"rollout/{name}", value)
         self.logger.record("rollout/beta", self.beta)
+
+    def _given(self) -> tuple[str, ...]:
+        return ("reward",) if self.reward is not None and not self._learned_reward else ()
 
     def _own_state(self) -> Arrays:
         model: Any = self.reward
@@ -318,13 +367,28 @@ class OnlineLearner(TextLearner):
 
     def _load_own_state(self, state: Arrays) -> None:
         self.beta = float(state["beta"])
-        if reward := under("reward", state):
-            model = new_reward_model(self.trunk, self.preferences, torch.Generator())  # whose draws are replaced
-            load_module(model.requires_grad_(False), reward)
-            self.reward, self._learned_reward = model, True
+        if "reward" not in self._given() and (reward := under("reward", state)):
+            self.reward = restored_reward_model(self.trunk, self.preferences, reward)
+            self._learned_reward = True
         self._prepared = False  # so that references are scored by this reward; nothing is asked again
-        if self.reward is not None:
+        if self.reward is not None or self.sees_true_reward:
             self.prepare()
         if self.transformed is not None and (running := under("running", state)):
             tensors = {name: torch.as_tensor(np.array(array), device=self.device) for name, array in running.items()}
             self.transformed.running = RunningRewards(**tensors)
+
+
+def _tried(settings: OnlineConfig, field_name: str, *zeros: Any, **supplied: Any) -> Tensor:
+    """What the entry of REWARD_TRANSFORMS that a field of the settings names makes of zeros, with its options.
+
+    Raises:
+        ValueError: naming the field where it makes nothing of them.
+    """
+    name, options = getattr(settings, field_name), getattr(settings, f"{field_name}_options")
+    try:
+        return REWARD_TRANSFORMS[name](*zeros, **supplied, **options)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"{field_name}={name!r} with {field_name}_options={dict(options)!r} cannot shape a reward: {error} "
+            "Nothing was asked."
+        ) from error

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from prefenvs.agents.text.advantages import penalised_rewards
 from prefenvs.agents.text.online import Experience, OnlineConfig, OnlineLearner
+from prefenvs.agents.text.options import above
 from prefenvs.agents.text.policy_losses import p3o_joint, p3o_separate
 from prefenvs.error import unknown_name
 
@@ -26,6 +28,8 @@ class P3OConfig(OnlineConfig):
     """separate or joint."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
+        above(self, clip=0)
         if self.clipping not in P3O_LOSSES:
             raise unknown_name("clipping", self.clipping, P3O_LOSSES)
         if self.group != 2:
@@ -51,8 +55,8 @@ class P3O(OnlineLearner):
     def _targets(self, experience: Experience) -> dict[str, Tensor]:
         # Rewards are subtracted before the penalty is, so that what they share cancels to the last bit.
         half = 0.5 * (experience.rewards - experience.rewards.reshape(-1, 2).flip(-1).reshape(-1))
-        penalty = self.beta * (experience.logps - experience.reference_logps).sum(-1)
-        return {"rewards": half - penalty}
+        logps, reference_logps = experience.logps.sum(-1), experience.reference_logps.sum(-1)
+        return {"rewards": penalised_rewards(half, logps, reference_logps, beta=self.beta)}
 
     def _loss(self, batch: Experience, logps: Tensor) -> Tensor:
         now, before = (values.sum(-1).reshape(-1, 2) for values in (logps, batch.logps))

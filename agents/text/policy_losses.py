@@ -109,14 +109,15 @@ def sequence_mean(losses: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
 
 
 def token_mean(losses: torch.Tensor, mask: torch.Tensor, *, tokens: torch.Tensor | float | None = None) -> torch.Tensor:
-    """() sum over tokens / their number, of this batch (BNPO) or, given as `tokens`, of the global one (DAPO).
+    """() sum over tokens / their number, of this batch (BNPO) or, given as `tokens`, of a larger one (DAPO).
 
     Yu et al. 2025, arXiv:2503.14476.
 
     Args:
         losses: (n, T) loss a token.
         mask: (n, T) 1 at response tokens.
-        tokens: Response tokens of all minibatches of a step; gradients of minibatches then add up to the whole one's.
+        tokens: Response tokens of all minibatches, whose gradients then add up to the whole one's; or that number times
+            the share of the responses that are in this one, and the gradients have the whole one's as their mean.
     """
     return _counted(losses, mask).sum() / (mask.sum().clamp(min=1) if tokens is None else tokens)
 
@@ -138,7 +139,7 @@ AGGREGATIONS: dict[str, Callable[..., torch.Tensor]] = {
     "dr_grpo": fixed_length_mean,
     "grpo": sequence_mean,
 }
-"""How losses a token (n, T) become one number, by method; "dapo" is given the `tokens` of the global batch."""
+"""How losses a token (n, T) become one number, by method; "dapo" is given the `tokens` of the rollout."""
 
 
 def _counted(losses: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from prefenvs.agents.reward_models.text.scalar import trainable_copy
 from prefenvs.agents.text.advantages import penalised_token_rewards, token_gae, whitened
 from prefenvs.agents.text.online import Experience, OnlineConfig, OnlineLearner
+from prefenvs.agents.text.options import above
 from prefenvs.agents.text.policy_losses import ppo_token_loss, token_mean, value_loss
 
 
@@ -33,6 +34,13 @@ class TokenPPOConfig(OnlineConfig):
     """How far values may go in a rollout's updates; None for any."""
     critic_learning_rate: float | str = 3e-4
     """Adam's for the critic; the paper's is 17 times the policy's."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        above(self, clip=0, value_clip=0)
+        for name in ("trace", "gamma"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name}={getattr(self, name)!r}, expected a number in [0, 1].")
 
 
 class Critic(nn.Module):

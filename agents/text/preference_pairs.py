@@ -120,8 +120,10 @@ def ask_pairs(learner: TextLearner, queries: int | None, rng: torch.Generator) -
     Raises:
         BudgetSpent: if nothing may be asked.
         EvaluationOnly: at the evaluation door.
-        ValueError: if the reference hardly ever writes two different completions of a prompt.
+        ValueError: for no queries, and if the reference hardly ever writes two different completions of a prompt.
     """
+    if queries is not None and queries < 1:
+        raise ValueError(f"queries={queries}, expected 1 or more. Nothing was asked.")
     feedback = prefenvs.feedback(learner.envs)
     queries = queries_to_ask(queries, feedback.remaining, WITHOUT_BUDGET)
     if not queries:

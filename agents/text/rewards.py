@@ -6,13 +6,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from prefenvs.agents.checkpoint import Arrays, load_module
 from prefenvs.agents.reward_models import FitReport, fit
 from prefenvs.agents.reward_models.text import TEXT_REWARD_MODELS, TextModel, TextPreferences
+from prefenvs.agents.text.options import above, at_least, check_options
 from prefenvs.error import unknown_name
 from prefenvs.segments import Label, Query
+from prefenvs.tasks.text.language import Language
 
 Reward = Callable[[Tensor, Tensor], Tensor] | Any
 """A reward model with `score(prompts, completions)`, or a function: (n, P) and (n, T) int64 to (n,)."""
@@ -22,6 +26,22 @@ Reward = Callable[[Tensor, Tensor], Tensor] | Any
 def score(reward: Reward, prompts: Tensor, completions: Tensor) -> Tensor:
     """(n,) float32 reward of completions (n, T) of prompts (n, P), on their device and without gradient."""
     return getattr(reward, "score", reward)(prompts, completions).to(prompts.device, torch.float32)
+
+
+def true_reward(envs: Any, language: Language) -> Reward:
+    """The true reward that a batch of environments of the evaluation door pays, of any completions of its prompts."""
+    numbers = {prompt.tobytes(): i for i, prompt in enumerate(language.prompt_tokens)}
+
+    def paid(prompts: Tensor, completions: Tensor) -> Tensor:
+        ids = [numbers.get(prompt.tobytes(), -1) for prompt in prompts.cpu().numpy()]
+        if -1 in ids:
+            raise ValueError(
+                f"{prompts[ids.index(-1)].tolist()} is no prompt of the task, which knows no reward of it."
+            )
+        rewards = envs.unwrapped.task.task.rewards(np.array(ids), completions.cpu().numpy())
+        return torch.as_tensor(rewards, dtype=torch.float32, device=prompts.device)
+
+    return paid
 
 
 class OneMember:
@@ -59,13 +79,62 @@ class TextPreferenceConfig:
     """Accuracy on the training queries at which fitting stops."""
 
     def __post_init__(self) -> None:
+        at_least(self, queries=1, epochs=1, batch_size=1)
+        above(self, learning_rate=0)
         if self.reward_model not in TEXT_REWARD_MODELS:
             raise unknown_name("reward_model", self.reward_model, TEXT_REWARD_MODELS)
+        make, reader = TEXT_REWARD_MODELS[self.reward_model], f"reward_model={self.reward_model!r}"
+        check_options("reward_options", self.reward_options, make, reader, supplied=("rng",))
 
 
 def new_reward_model(reference: Any, config: TextPreferenceConfig, rng: torch.Generator) -> TextModel:
     """The reward model that `config` names, on a copy of the reference, untrained."""
     return TEXT_REWARD_MODELS[config.reward_model](reference, rng=rng, **config.reward_options)
+
+
+def restored_reward_model(reference: Any, config: TextPreferenceConfig, state: Arrays) -> TextModel:
+    """The reward model that was learned, from its `module_state`.
+
+    Raises:
+        RunMismatch: if the weights belong to another one.
+    """
+    model = new_reward_model(reference, config, torch.Generator())  # whose draws are replaced
+    load_module(model, state)
+    return model.requires_grad_(False)
+
+
+def untrained_reward_model(reference: Any, config: TextPreferenceConfig) -> TextModel:
+    """The reward model that would be learned, to see before anything is asked that it can be.
+
+    Raises:
+        ValueError: if it cannot be made, or reads more of an answer than there is.
+    """
+    try:
+        model = new_reward_model(reference, config, torch.Generator())
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"reward_model={config.reward_model!r} cannot be made with reward_options={dict(config.reward_options)!r}: "
+            f"{error} Nothing was asked."
+        ) from error
+    if getattr(model, "margin", 0):
+        raise ValueError(
+            f"reward_options={dict(config.reward_options)!r}: a margin is for each unit of label.strength, and answers "
+            "to the questions of a learner have none. Leave it out. Nothing was asked."
+        )
+    return model
+
+
+def need_score(reward: Reward) -> None:
+    """Refuse a reward that scores no completion by itself.
+
+    Raises:
+        ValueError: naming what compares.
+    """
+    if hasattr(reward, "compare") and not hasattr(reward, "score"):
+        raise ValueError(
+            f"{type(reward).__name__} compares completions and scores none by itself. Expected a reward model with "
+            "score(prompts, completions), or a function. Nothing was asked."
+        )
 
 
 def learn_reward(

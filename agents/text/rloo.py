@@ -8,6 +8,7 @@ from torch import Tensor
 
 from prefenvs.agents.text.advantages import rloo
 from prefenvs.agents.text.online import Experience, OnlineConfig, OnlineLearner
+from prefenvs.agents.text.options import at_least
 from prefenvs.agents.text.policy_losses import reinforce
 
 
@@ -19,6 +20,10 @@ class RLOOConfig(OnlineConfig):
     """Weight of the KL, in the reward."""
     group: int = 4
     """k, completions of a prompt (the paper: 2 and 4)."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least(self, group=2)
 
 
 class RLOO(OnlineLearner):

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from prefenvs.agents.text.direct import DirectAlignment, DirectConfig
+from prefenvs.agents.text.options import above, at_least
 from prefenvs.agents.text.preference_pairs import PreferencePairs, ask_pairs
-from prefenvs.agents.text.rewards import learn_reward, score
+from prefenvs.agents.text.rewards import learn_reward, need_score, score, untrained_reward_model
 from prefenvs.agents.text.sample_weights import rejection_sample
 
 
@@ -24,6 +26,11 @@ class RSOConfig(DirectConfig):
     """Completions of the reference that the two of a pair are accepted from (the paper: 64)."""
     beta: float = 0.5
     """Of acceptance, exp((r - r_max) / beta), in units of reward a nat (the paper: 0.5)."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least(self, pairs=1, candidates=2)
+        above(self, beta=0)
 
 
 class RSO(DirectAlignment):
@@ -45,10 +52,21 @@ class RSO(DirectAlignment):
     config_class = RSOConfig
     config: RSOConfig
 
+    def __init__(self, policy: Any, env: Any, **arguments: Any) -> None:
+        """Make a learner; arguments are those of DirectAlignment.
+
+        Raises:
+            ValueError: as DirectAlignment, and if the reward that would be learned scores no completion by itself.
+        """
+        super().__init__(policy, env, **arguments)
+        if self.reward is None and self.pairs is None:
+            need_score(untrained_reward_model(self.trunk, self.preferences))
+
     def _collect(self, rng: torch.Generator) -> PreferencePairs:
         if self.reward is None:
             answered = ask_pairs(self, self.preferences.queries, rng)
             self.reward, self.report = learn_reward(self.trunk, *answered, self.preferences, rng)
+            self._learned_reward = True
         known = torch.as_tensor(self.language.prompts("train"))
         parts = []
         for part in torch.randint(len(known), (self.config.pairs,), generator=rng).split(256):

@@ -65,6 +65,14 @@ def agents() -> Rows:
     return {name: [place] for name, place in AGENTS.items()}
 
 
+def losses() -> Rows:
+    """Losses of pairs of texts, with what they read beside log-probabilities."""
+    from prefenvs.agents.text.losses import PAIR_LOSSES
+    from prefenvs.agents.text.pair_logps import READS
+
+    return {name: [f"reads {READS[name]}" if name in READS else ""] for name in PAIR_LOSSES}
+
+
 def presets() -> Rows:
     """Presets with task, agent and length."""
     from prefenvs.agents.presets import PRESETS
@@ -80,19 +88,20 @@ def studies() -> Rows:
 
 
 KINDS: dict[str, Callable[[], Rows]] = {
-    found.__name__: found for found in (tasks, oracles, teachers, strategies, metrics, agents, presets, studies)
+    found.__name__: found for found in (tasks, oracles, teachers, strategies, metrics, agents, losses, presets, studies)
 }
 """What can be listed."""
 
 
 @dataclass
 class List:
-    """List what can be named: tasks, oracles, teachers, query strategies, metrics, agents, presets and studies."""
+    """List what can be named: tasks, oracles, teachers, strategies, metrics, agents, losses, presets and studies."""
 
     what: tyro.conf.Positional[str | None] = None
     """The same as --kind."""
     kind: str = "tasks"
-    """tasks, oracles, teachers, strategies, metrics, agents, presets or studies (with their latest verdicts)."""
+    """tasks, oracles, teachers, strategies, metrics, agents, losses (of pairs of texts), presets or studies (with their
+    latest verdicts)."""
     json: bool = False
     """Print for machines."""
 

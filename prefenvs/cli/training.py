@@ -30,6 +30,9 @@ class Train:
     preferences. By default the preset's."""
     preset: str | None = None
     """Named settings; see `prefenvs list presets`. By default those of the task."""
+    loss: str | None = None
+    """Loss of pairs of texts, for the agents dpo and rso; see `prefenvs list losses`. By default dpo; others have their
+    own options."""
     oracle: str = "partial_return"
     """What the simulated person cares about."""
     teacher: str = "oracle"
@@ -51,7 +54,8 @@ class Train:
     clips: int = 0
     """Questions of the last session to draw for the report."""
     out: Path | None = None
-    """Folder of the run; by default runs/<task>-<agent>-<seed>, of several seeds runs/<task>-<agent>."""
+    """Folder of the run; by default runs/<task>-<agent>-<seed>, of several seeds runs/<task>-<agent>. After the agent
+    comes a --loss."""
     json: bool = False
     """Print the result for machines."""
 
@@ -64,10 +68,11 @@ class Train:
             from prefenvs.agents.train import Run, check_names, train, train_side_by_side
 
             task = task_name(self.env) if self.env else None
-            preset = choose_preset(task, self.agent, self.preset, self.steps, self.budget)
+            preset = choose_preset(task, self.agent, self.preset, self.steps, self.budget, self.loss)
             run = Run(preset, self.seed, self.oracle, self.teacher, self.budget, self.device, self.reward_metrics)
             check_names(run)
-        name, shown = f"{preset.task}-{preset.agent}", sys.stderr.isatty()
+        parts = (preset.task, preset.agent, preset.extra.get("loss"))
+        name, shown = "-".join(part for part in parts if part), sys.stderr.isatty()
         if self.seeds > 1:
             out = self.out or Path("runs") / name
             runs = {f"seed-{run.seed + i}": dataclasses.replace(run, seed=run.seed + i) for i in range(self.seeds)}

@@ -204,8 +204,8 @@ def _label(config: dict[str, Any], all_configs: list[dict[str, Any]]) -> str:
     alike = [other for other in all_configs if other["agent"] == config["agent"]]
     differ = [
         f"{key} {config.get(key)}"
-        for key in ("oracle", "teacher", "budget", "total_steps")
-        if len({json.dumps(_settings(other).get(key)) for other in alike}) > 1
+        for key in ("loss", "oracle", "teacher", "budget", "total_steps")
+        if key in config and len({json.dumps(_settings(other).get(key)) for other in alike}) > 1
     ]
     if len(alike) > 1 and not differ:
         differ = [f"settings {alike.index(config) + 1}"]

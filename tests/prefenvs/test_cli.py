@@ -12,7 +12,7 @@ from prefenvs.cli import VERBS, main
 from prefenvs.oracles import ORACLES
 from prefenvs.tasks import TASKS
 
-KINDS = ("tasks", "oracles", "teachers", "strategies", "metrics", "agents", "presets", "studies")
+KINDS = ("tasks", "oracles", "teachers", "strategies", "metrics", "agents", "losses", "presets", "studies")
 
 
 def run(*arguments):

@@ -10,7 +10,9 @@ variant divides them by the number of tokens. SimPO, AlphaPO, ORPO and RRHF are 
     >>> round(float(PAIR_LOSSES["dpo"](pairs, beta=0.1)), 4)
     0.4741
 
-`PAIR_LOSSES["mine"] = my_loss` adds one.
+`PAIR_LOSSES["mine"] = my_loss` adds one. Learners here ask about pairs; the losses of rankings in `listwise`
+(plackett_luce, lambda_loss, infonca) and of single responses in `unpaired` (kto, bco_unpaired, dro, nash_md) are for
+loops of your own.
 """
 
 from __future__ import annotations

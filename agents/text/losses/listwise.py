@@ -1,6 +1,7 @@
 """Losses of k responses to one prompt, ranked or scored.
 
-`rewards` are beta a, a = log pi/ref summed over tokens, or another score that the policy implies.
+`rewards` are beta a, a = log pi/ref summed over tokens, or another score that the policy implies. Functions for loops
+of your own; of two responses `infonca` is the pair loss of that name, and `plackett_luce` is DPO.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ from __future__ import annotations
 import torch
 from torch.nn.functional import logsigmoid
 
+from prefenvs.agents.text.losses import listwise, unpaired
 from prefenvs.agents.text.losses.pairs import PairLogps
 
 
@@ -31,7 +32,7 @@ def infonca(pairs: PairLogps, *, beta: float = 0.1, temperature: float = 1.0) ->
     """Cross-entropy between softmaxes of scores and of implied rewards.
 
     -sum_k softmax(r / alpha)_k log softmax(beta a)_k with k = 2. Chen et al. 2024, arXiv:2402.05369;
-    `listwise.infonca` has any k.
+    `listwise.infonca`, which this is, has any k.
 
     Args:
         pairs: n pairs, with reference log-probabilities and scores.
@@ -41,9 +42,9 @@ def infonca(pairs: PairLogps, *, beta: float = 0.1, temperature: float = 1.0) ->
     Returns:
         (n,) in nats.
     """
-    target = ((pairs.need("chosen_score") - pairs.need("rejected_score")) / temperature).sigmoid()
-    z = beta * pairs.margin
-    return -target * logsigmoid(z) - (1 - target) * logsigmoid(-z)
+    scores = torch.stack([pairs.need("chosen_score"), pairs.need("rejected_score")], -1)
+    ratios = torch.stack([pairs.chosen_ratio, pairs.rejected_ratio], -1)
+    return listwise.infonca(beta * ratios, scores, temperature=temperature)
 
 
 def bco(pairs: PairLogps, *, beta: float = 0.1, shift: float | torch.Tensor = 0.0) -> torch.Tensor:
@@ -60,7 +61,9 @@ def bco(pairs: PairLogps, *, beta: float = 0.1, shift: float | torch.Tensor = 0.
     Returns:
         (n,) in nats.
     """
-    return -logsigmoid(beta * pairs.chosen_ratio - shift) - logsigmoid(shift - beta * pairs.rejected_ratio)
+    good = torch.ones_like(pairs.chosen_ratio, dtype=torch.bool)
+    chosen = unpaired.bco_unpaired(pairs.chosen_ratio, good, beta=beta, shift=shift)
+    return chosen + unpaired.bco_unpaired(pairs.rejected_ratio, ~good, beta=beta, shift=shift)
 
 
 def kto_pair(pairs: PairLogps, *, beta: float = 0.1, reference_kl: float | torch.Tensor = 0.0) -> torch.Tensor:
@@ -72,8 +75,9 @@ def kto_pair(pairs: PairLogps, *, beta: float = 0.1, reference_kl: float | torch
     Returns:
         (n,) in (0, 2), without unit; 1 where the policy is the reference and z0 = 0.
     """
-    chosen, rejected = pairs.chosen_ratio - reference_kl, reference_kl - pairs.rejected_ratio
-    return 2 - (beta * chosen).sigmoid() - (beta * rejected).sigmoid()
+    good = torch.ones_like(pairs.chosen_ratio, dtype=torch.bool)
+    chosen = unpaired.kto(pairs.chosen_ratio, good, beta=beta, reference_kl=reference_kl)
+    return chosen + unpaired.kto(pairs.rejected_ratio, ~good, beta=beta, reference_kl=reference_kl)
 
 
 def apo_zero(pairs: PairLogps, *, beta: float = 0.1) -> torch.Tensor:

@@ -1,6 +1,11 @@
 """Losses of single responses with a good-or-bad label or a score, and the state that some of them keep.
 
-a = log pi(y)/ref(y), the sum over tokens, of n responses; s is the logistic function.
+a = log pi(y)/ref(y), the sum over tokens, of n responses; s is the logistic function. Functions for loops of your own:
+
+>>> def ratios(prompts, completions):                        # of the suite's language models
+...     return (policy.logprobs(prompts, completions) - reference.logprobs(prompts, completions)).sum(-1)
+>>> z0 = kto_reference_kl(ratios(prompts, completions.roll(1, 0)))                                   # doctest: +SKIP
+>>> kto(ratios(prompts, completions), desirable, reference_kl=z0).mean().backward()                  # doctest: +SKIP
 """
 
 from __future__ import annotations

@@ -9,8 +9,10 @@ import prefenvs
 from prefenvs import Label, Query
 from prefenvs.agents.text.direct import QUANTILES, DirectAlignment, DirectConfig
 from prefenvs.agents.text.losses import PAIR_LOSSES
-from prefenvs.agents.text.pair_logps import pair_logps, with_reference
+from prefenvs.agents.text.pair_logps import READS, pair_logps, with_reference
 from prefenvs.agents.text.preference_pairs import PreferencePairs, ask_pairs
+from prefenvs.agents.text.rewards import TextPreferenceConfig
+from prefenvs.agents.text.rso import RSO
 from prefenvs.tasks.text.enumerable import TextEnum
 from prefenvs.tasks.text.lm import Decoder, Tabular
 
@@ -162,3 +164,70 @@ def test_errors_name_what_is_missing():
         DirectAlignment(table(), gym.make_vec("prefenvs/TextEnum-v0", num_envs=2))
     with pytest.raises(ValueError, match="Expected 'decoder' or a LanguageModel"):
         DirectAlignment("gpt", envs())
+
+
+@pytest.mark.parametrize(
+    ("cls", "arguments", "options", "words"),
+    [
+        (DirectAlignment, {}, {"betta": 1.0}, "options of loss='dpo': option='betta' is not known.*'beta'"),
+        (DirectAlignment, {"loss": "bco"}, {"shift": 1.0}, "option='shift' is not known"),  # which the learner keeps
+        (DirectAlignment, {}, {"beta": "x"}, "loss='dpo' cannot be computed with options={'beta': 'x'}"),
+        (RSO, {}, {"betta": 1.0}, "option='betta' is not known"),
+        (RSO, {"preferences": TextPreferenceConfig(20, "pairwise")}, {}, "PairwisePreference compares completions and"),
+    ],
+)
+def test_what_cannot_be_learned_is_refused_before_anything_is_asked(cls, arguments, options, words):
+    asked = envs(budget=20)
+    with pytest.raises(ValueError, match=words):
+        cls(table(), asked, config=cls.config_class(options=options), device="cpu", **arguments).learn(20)
+    assert prefenvs.feedback(asked).asked == 0
+
+
+def test_a_loss_of_one_s_own_is_tried_with_what_it_reads(monkeypatch):
+    monkeypatch.setitem(PAIR_LOSSES, "mine", lambda pairs, *, beta=0.1: beta * pairs.need("chosen_score"))
+    with pytest.raises(ValueError, match=r"This loss reads chosen_score.*Nothing was asked"):
+        DirectAlignment(table(), envs(), loss="mine", device="cpu")
+    monkeypatch.setitem(READS, "mine", "scores")
+    assert DirectAlignment(table(), envs(), loss="mine", reward=reward, device="cpu").reads == "scores"
+
+
+def some_pairs(n, seed=0):
+    prompts = torch.from_numpy(LANGUAGE.prompt_tokens).repeat(n, 1)[:n]
+    chosen, rejected = torch.randint(1, 4, (2, n, 4), generator=torch.Generator().manual_seed(seed))
+    return PreferencePairs(prompts, chosen, rejected, torch.ones(n))
+
+
+@pytest.mark.parametrize("asked", [True, False])
+def test_a_loaded_learner_goes_on_with_its_pairs_and_asks_nothing_again(asked, tmp_path):
+    config = DirectConfig(learning_rate=1e-2, batch_size=7)
+    pairs = None if asked else some_pairs(20)
+
+    def trained(steps):
+        return DirectAlignment(table(), envs(budget=20), pairs=pairs, config=config, device="cpu").learn(steps)
+
+    unbroken = trained(7 * 6)
+    trained(7 * 3).save(tmp_path / "agent")
+    loaded = DirectAlignment.load(tmp_path / "agent", envs(budget=20), policy=table(seed=3), device="cpu")
+    before = loaded.num_timesteps
+    loaded.learn(unbroken.num_timesteps - before, reset_num_timesteps=False)
+    assert prefenvs.feedback(loaded.envs).asked == 0
+    assert torch.equal(loaded.policy.table, unbroken.policy.table)
+
+
+@pytest.mark.parametrize("count", [5, 20, 40])
+def test_other_pairs_may_be_given_to_load(count, tmp_path):
+    config = DirectConfig(batch_size=7)
+    DirectAlignment(table(), envs(), pairs=some_pairs(20), config=config, device="cpu").learn(7).save(
+        tmp_path / "agent"
+    )
+    others = some_pairs(count, seed=1)
+    loaded = DirectAlignment.load(tmp_path / "agent", envs(), policy=table(), pairs=others, device="cpu")
+    assert torch.equal(loaded.pairs.chosen, others.chosen)
+    loaded.learn(100, reset_num_timesteps=False)
+
+
+def test_a_guide_is_asked_for_again_when_loaded(tmp_path):
+    learner("tgdpo").save(tmp_path / "agent")
+    with pytest.raises(ValueError, match=r"with guide= of your own"):
+        DirectAlignment.load(tmp_path / "agent", envs(), policy=table())
+    assert DirectAlignment.load(tmp_path / "agent", envs(), policy=table(), guide=table(5), device="cpu").guide

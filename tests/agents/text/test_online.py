@@ -9,17 +9,20 @@ import torch
 
 import prefenvs
 from prefenvs.agents.reward_models.text import BradleyTerryReward, PairwisePreference
-from prefenvs.agents.text.direct import DirectAlignment
+from prefenvs.agents.reward_transforms import REWARD_TRANSFORMS
+from prefenvs.agents.text.advantages import dr_grpo, penalised_token_rewards, rloo
+from prefenvs.agents.text.direct import DirectAlignment, DirectConfig
 from prefenvs.agents.text.evaluation import evaluate_text
 from prefenvs.agents.text.exact import completion_probabilities
-from prefenvs.agents.text.fine_tuning import BestOfN, RewardWeighted
+from prefenvs.agents.text.fine_tuning import BestOfN, FineTuningConfig, RewardWeighted
 from prefenvs.agents.text.grpo import GRPO, GRPO_VARIANTS, GRPOConfig
 from prefenvs.agents.text.online import OnlineLearner
 from prefenvs.agents.text.p3o import P3O, P3OConfig
 from prefenvs.agents.text.ppo import TokenPPO, TokenPPOConfig
+from prefenvs.agents.text.preference_pairs import ask_pairs
 from prefenvs.agents.text.rewards import TextPreferenceConfig
 from prefenvs.agents.text.rloo import RLOO, RLOOConfig
-from prefenvs.agents.text.rso import RSO
+from prefenvs.agents.text.rso import RSO, RSOConfig
 from prefenvs.tasks.text.enumerable import TextEnum
 from prefenvs.tasks.text.lm import Decoder, Tabular
 
@@ -80,8 +83,8 @@ def test_rollouts_are_drawn_at_their_temperature():
     experience = learner.roll_out()
     assert torch.equal(experience.tokens, expected.tokens)
     assert torch.equal(experience.logps, expected.logprobs)
-    with pytest.raises(ValueError, match=r"temperature=0\.0, expected a number above 0"):
-        made(GRPO, config=GRPOConfig(temperature=0.0))
+    with pytest.raises(ValueError, match=r"temperature=0\.0, expected more than 0"):
+        GRPOConfig(temperature=0.0)
 
 
 @pytest.mark.parametrize(
@@ -111,7 +114,24 @@ def test_learning_rates_that_are_none_are_refused_at_once(rate):
         with pytest.raises(ValueError, match=f'learning rate {rate!r}, expected a number .* or "lin_1e-3"'):
             made(TokenPPO, config=TokenPPOConfig(**{name: rate}))
     with pytest.raises(ValueError, match=r"warmup=1, expected a share of the run in \[0, 1\)"):
-        made(GRPO, config=GRPOConfig(warmup=1))
+        GRPOConfig(warmup=1)
+
+
+@pytest.mark.parametrize("cls", [RLOO, GRPO, P3O])
+def test_the_reward_less_the_kl_is_the_sum_of_what_ppo_pays_its_tokens(cls):
+    extra = {"kl": "reward", "advantage": "dr_grpo"} if cls is GRPO else {}
+    learner = made(cls, config=cls.config_class(beta=0.3, learning_rate=0.1, **extra)).learn(32 * 5)
+    e = learner.roll_out()
+    paid = penalised_token_rewards(e.rewards, e.logps, e.reference_logps, e.mask, beta=0.3).sum(-1)
+    assert (paid - e.rewards).abs().max() > 0.01
+    torch.testing.assert_close(e.sequence_rewards(0.3), paid)
+    grouped = paid.reshape(-1, learner.config.group)
+    if cls is P3O:  # which subtracts: only differences count
+        targets = e.targets["rewards"].reshape(-1, 2)
+        torch.testing.assert_close(targets[:, 0] - targets[:, 1], grouped[:, 0] - grouped[:, 1])
+    else:
+        expected = {RLOO: rloo, GRPO: dr_grpo}[cls](grouped)
+        torch.testing.assert_close(e.targets["advantages"].reshape(expected.shape), expected)
 
 
 @pytest.mark.parametrize("clipping", ["separate", "joint"])
@@ -139,13 +159,15 @@ def test_ppo_without_reward_stays_where_it_is():
 
 @pytest.mark.parametrize("cls", METHODS)
 def test_the_same_seed_gives_the_same_numbers_and_a_resumed_run_those_of_an_unbroken_one(cls):
-    config = cls.config_class(learning_rate=1e-2, epochs=2, batch_size=16, kl_controller="adaptive_per_batch")
+    controller = "adaptive_per_batch" if cls.on_policy else "fixed"
+    config = cls.config_class(learning_rate=1e-2, epochs=2, batch_size=16, kl_controller=controller)
     settings = {"config": dataclasses.replace(config, transform="mean_std")}
     unbroken, first = made(cls, **settings).learn(32 * 5), made(cls, **settings).learn(32 * 2)
     resumed = made(cls, **settings)
     resumed.load_state(first.state())
     assert same(resumed.learn(32 * 3, reset_num_timesteps=False), unbroken)
-    assert resumed.beta == unbroken.beta != config.beta
+    assert resumed.beta == unbroken.beta
+    assert (unbroken.beta != config.beta) == cls.on_policy
     assert resumed.num_timesteps == unbroken.num_timesteps == 160
     assert not same(made(cls, **settings, seed=1).learn(32 * 5), unbroken)
 
@@ -177,8 +199,21 @@ def test_forward_rows_bounds_every_pass_without_gradient_and_changes_no_number(c
     assert same(whole, parts)
     assert before == after
     assert bound <= 10 < most
-    with pytest.raises(ValueError, match="forward_rows=0, expected at least 1"):
-        cls(table(), envs(), config=cls.config_class(forward_rows=0))
+    with pytest.raises(ValueError, match="forward_rows=0, expected 1 or more"):
+        cls.config_class(forward_rows=0)
+
+
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_predict_changes_nothing_of_what_is_learned_and_goes_on_where_it_was(deterministic):
+    shown, _ = envs().reset(seed=0)
+    asked = made(RLOO)
+    asked.predict(shown, deterministic=deterministic)
+    assert same(asked.learn(64), made(RLOO).learn(64))
+    resumed = made(RLOO)
+    resumed.load_state(asked.state())
+    first, again, second = (learner.predict(shown)[0] for learner in (asked, resumed, asked))
+    np.testing.assert_array_equal(first, again)
+    assert (first != second).any()
 
 
 @pytest.mark.parametrize("variant", GRPO_VARIANTS)
@@ -192,12 +227,46 @@ def test_every_variant_of_grpo_raises_the_reward(variant):
     assert after > before + 0.5
 
 
+@pytest.mark.parametrize("aggregation", ["bnpo", "dapo"])
+def test_dapo_weighs_every_token_of_a_rollout_alike_and_bnpo_those_of_its_minibatch(aggregation):
+    config = GRPOConfig(aggregation=aggregation, batch_size=8, beta=0.0)
+    learner = made(GRPO, config=config)
+    experience = learner.roll_out()
+    losses = -experience.targets["advantages"].double() * experience.mask  # where ratios are 1
+    counts = experience.mask.sum(-1)
+    assert len(set(counts.reshape(4, 8).sum(1).tolist())) > 1, "minibatches of different length"
+    for rows in torch.arange(32).split(8):  # 4 minibatches of a rollout's tokens, or each its own
+        tokens = counts.sum() / 4 if aggregation == "dapo" else counts[rows].sum()
+        batch = experience[rows]
+        torch.testing.assert_close(learner._loss(batch, batch.logps).double(), losses[rows].sum() / tokens)
+
+
+@pytest.mark.parametrize(("batch_size", "differ"), [(8, True), (None, False)])
+def test_dapo_and_bnpo_differ_where_a_rollout_is_cut(batch_size, differ):
+    def learned(aggregation):
+        return made(GRPO, config=GRPOConfig(aggregation=aggregation, batch_size=batch_size, beta=0.0)).learn(64)
+
+    one, other = (learned(name).policy.table for name in ("bnpo", "dapo"))
+    assert ((one - other).abs().max() > 1e-6) == differ
+
+
 def test_an_adaptive_controller_raises_beta_while_the_kl_is_above_its_target_and_lowers_it_below():
     config = RLOOConfig(learning_rate=0.2, beta=0.1, kl_controller="adaptive", kl_target=0.01, kl_horizon=200)
     learner = made(RLOO, config=config).learn(32 * 10)
     assert learner.beta > 0.1
     high = dataclasses.replace(config, kl_target=1000.0)
     assert made(RLOO, config=high).learn(32).beta == pytest.approx(0.1 * (1 - 0.2 * 32 / 200))
+
+
+@pytest.mark.parametrize("cls", [RewardWeighted, BestOfN])
+def test_where_the_reference_writes_no_kl_is_read_off_its_completions(cls):
+    logged = {}
+    learner = made(cls, config=cls.config_class(learning_rate=0.2))
+    learner.learn(64, callback=lambda *_: logged.update(learner.logger.name_to_value))
+    assert "rollout/proxy" in logged
+    assert "rollout/kl" not in logged, "it would be 0, whatever was learned"
+    with pytest.raises(ValueError, match=f"the reference writes for {cls.__name__}"):
+        made(cls, config=cls.config_class(kl_controller="adaptive"))
 
 
 def test_rewards_are_shaped_by_what_the_reference_earns():
@@ -245,6 +314,39 @@ def test_through_the_evaluation_door_it_learns_from_the_true_reward():
     np.testing.assert_allclose(experience.proxy, truth, rtol=1e-6)
 
 
+@pytest.mark.parametrize("transform", ["tanh", "par"])
+def test_the_true_reward_is_shaped_as_any_other(transform):
+    config = GRPOConfig(transform=transform, references=3)
+    seen = GRPO(table(), envs(evaluation=True), config=config, device="cpu")
+
+    def paid(prompts, completions):
+        return torch.as_tensor(TASK.rewards(numbers(prompts), completions.numpy()), dtype=torch.float32)
+
+    shaped, expected = (learner.roll_out() for learner in (seen, made(GRPO, config=config, reward=paid)))
+    assert torch.equal(shaped.proxy, expected.proxy)
+    torch.testing.assert_close(shaped.rewards, expected.rewards)
+    assert (shaped.rewards - shaped.proxy).abs().max() > 0.1
+    assert seen.proxy(shaped.prompts, shaped.tokens) is None
+
+
+def test_a_shaped_true_reward_goes_on_as_it_was():
+    config = RLOOConfig(learning_rate=1e-2, transform="mean_std")
+    first, unbroken, resumed = (RLOO(table(), envs(evaluation=True), config=config, device="cpu") for _ in range(3))
+    resumed.load_state(first.learn(64).state())
+    resumed.learn(96, reset_num_timesteps=False)
+    assert same(resumed, unbroken.learn(160))
+
+
+def test_the_best_of_n_is_chosen_by_the_true_reward_where_that_is_seen():
+    learner = BestOfN(table(), envs(evaluation=True), device="cpu").learn(32)
+    observations, _ = learner.envs.reset(seed=0, options={"prompt_id": np.arange(32) % 8})
+    rewards = TASK.rewards(np.arange(32) % 8, learner.predict(observations)[0])
+    alone = table().sample(torch.from_numpy(LANGUAGE.prompt_tokens).repeat(4, 1), 4, torch.Generator().manual_seed(0))
+    with pytest.raises(ValueError, match=r"\[3, 3\] is no prompt of the task"):
+        learner.transformed(torch.tensor([[3, 3]]), torch.ones(1, 4, dtype=torch.int64))
+    assert rewards.mean() > TASK.rewards(np.arange(32) % 8, alone.tokens.numpy()).mean() + 0.5
+
+
 def test_errors_say_how_to_mend_them():
     with pytest.raises(ValueError, match="no whole groups of 5"):
         made(RLOO, config=RLOOConfig(group=5))
@@ -275,3 +377,90 @@ def test_the_log_has_the_means_of_all_gradient_steps_of_a_rollout():
     assert len(losses) == 4
     assert logged["train/loss"] == pytest.approx(np.mean(losses), rel=1e-5)
     assert {"train/grad_norm", "train/ratio_deviation", "train/value_loss", "rollout/beta"} <= set(logged)
+
+
+@pytest.mark.parametrize(
+    ("settings", "preferences", "words"),
+    [
+        ({"transform": "par"}, {}, "transform='par' .* Set references= of a learner's config to 1 or more"),
+        ({"transform": "saturate"}, {}, r"transform_options=\{\} lacks 'ceiling', which transform='saturate' needs"),
+        ({"transform": "saturate", "transform_options": {"ceiling": "x"}}, {}, "'ceiling': 'x'} cannot shape a reward"),
+        ({"transform": "sigmoid", "transform_options": {"slop": 2}}, {}, "option='slop' is not known.*'slope'"),
+        ({"transform": "tanh", "transform_options": {"slope": 2}}, {}, "transform='tanh' takes no options"),
+        ({"aggregate": "uncertainty_weighted"}, {}, "lacks 'unbiased', which aggregate='uncertainty_weighted' needs"),
+        (
+            {"aggregate": "uncertainty_weighted", "aggregate_options": {"unbiased": True}},
+            {},
+            r"makes nan of the 1 member\(s\) of this reward",
+        ),
+        ({}, {"reward_model": "pairwise"}, "PairwisePreference compares completions.* set references="),
+        ({}, {"reward_model": "process"}, "reward_options={} lacks 'separators', which reward_model='process' needs"),
+        ({}, {"reward_options": {"member": 5}}, "option='member' is not known.*Did you mean 'members'"),
+        ({}, {"reward_options": {"members": "five"}}, "cannot be made with reward_options={'members': 'five'}"),
+        ({}, {"reward_options": {"margin": 1.0}}, "a margin is for each unit of label.strength"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:var")
+def test_settings_that_do_not_suit_each_other_are_refused_before_anything_is_asked(settings, preferences, words):
+    asked = envs(budget=20)
+    with pytest.raises(ValueError, match=words):
+        GRPO(
+            table(),
+            asked,
+            config=GRPOConfig(**settings),
+            preferences=TextPreferenceConfig(20, epochs=1, **preferences),
+            device="cpu",
+        ).learn(32)
+    assert prefenvs.feedback(asked).asked == 0
+
+
+def test_a_transform_of_one_s_own_takes_the_options_that_it_names(monkeypatch):
+    def shifted(rewards, context, by=1.0, **others):
+        return rewards + by + others.get("more", 0.0)
+
+    monkeypatch.setitem(REWARD_TRANSFORMS, "shifted", shifted)
+    config = GRPOConfig(transform="shifted", transform_options={"by": 2.0, "more": 3.0})
+    experience = made(GRPO, config=config).roll_out()
+    torch.testing.assert_close(experience.rewards, experience.proxy + 5)
+    with pytest.raises(ValueError, match="option='context' is not known"):
+        GRPOConfig(transform="shifted", transform_options={"context": None})
+
+
+@pytest.mark.parametrize(
+    ("config_class", "settings", "words"),
+    [
+        (RLOOConfig, {"beta": -1.0}, r"beta=-1.0, expected 0 or more"),
+        (RLOOConfig, {"beta": float("nan")}, "beta=nan, expected 0 or more"),
+        (RLOOConfig, {"epochs": 0}, "epochs=0, expected 1 or more"),
+        (RLOOConfig, {"batch_size": 0}, "batch_size=0, expected 1 or more"),
+        (RLOOConfig, {"batch_size": 10}, "batch_size=10 completions are no whole groups of 4"),
+        (RLOOConfig, {"kl_target": 0.0}, "kl_target=0.0, expected more than 0"),
+        (RLOOConfig, {"kl_horizon": 0}, "kl_horizon=0, expected more than 0"),
+        (RLOOConfig, {"references": -1}, "references=-1, expected 0 or more"),
+        (RLOOConfig, {"max_grad_norm": 0.0}, "max_grad_norm=0.0, expected more than 0"),
+        (RLOOConfig, {"group": 1}, "group=1, expected 2 or more"),
+        (GRPOConfig, {"group": 1}, "group=1, expected 2 or more"),
+        (GRPOConfig, {"clip": -1.0}, "clip=-1.0, expected more than 0"),
+        (GRPOConfig, {"clip_high": 0.0}, "clip_high=0.0, expected more than 0"),
+        (P3OConfig, {"clip": 0.0}, "clip=0.0, expected more than 0"),
+        (P3OConfig, {"epochs": 0}, "epochs=0, expected 1 or more"),
+        (TokenPPOConfig, {"value_clip": -0.2}, "value_clip=-0.2, expected more than 0"),
+        (TokenPPOConfig, {"trace": 1.5}, r"trace=1.5, expected a number in \[0, 1\]"),
+        (FineTuningConfig, {"beta": 0.0}, "beta=0.0, expected more than 0"),
+        (DirectConfig, {"batch_size": 0}, "batch_size=0, expected 1 or more"),
+        (RSOConfig, {"candidates": 1}, "candidates=1, expected 2 or more"),
+        (RSOConfig, {"batch_size": 0}, "batch_size=0, expected 1 or more"),
+        (TextPreferenceConfig, {"queries": 0}, "queries=0, expected 1 or more"),
+        (TextPreferenceConfig, {"queries": -5}, "queries=-5, expected 1 or more"),
+        (TextPreferenceConfig, {"epochs": 0}, "epochs=0, expected 1 or more"),
+    ],
+)
+def test_settings_out_of_range_are_refused(config_class, settings, words):
+    with pytest.raises(ValueError, match=words):
+        config_class(**settings)
+
+
+@pytest.mark.parametrize("queries", [0, -5])
+def test_no_questions_cannot_be_asked(queries):
+    with pytest.raises(ValueError, match=f"queries={queries}, expected 1 or more"):
+        ask_pairs(made(RLOO), queries, torch.Generator())

@@ -6,15 +6,18 @@ import json
 import sqlite3
 import zipfile
 
+import gymnasium as gym
 import pytest
 
 from prefenvs.agents import TextPreferenceConfig
 from prefenvs.agents.preset_choice import default_agent, default_preset
 from prefenvs.agents.presets import PRESETS
+from prefenvs.agents.text.direct import DirectAlignment
 from prefenvs.agents.text.learner import TextLearner
-from prefenvs.agents.train import Run, train
+from prefenvs.agents.train import Run, read_config, train
 from prefenvs.cli import main
 from prefenvs.labelling.store import PAYLOAD_BYTES
+from prefenvs.report.read import group_arms, read_run
 
 SMALL = {"layers": 1, "width": 16, "heads": 2, "steps": 30, "cache": False}
 
@@ -108,6 +111,23 @@ def test_the_command_line_shows_gold_and_proxy_before_and_after(tmp_path, capsys
     assert "over 64 episodes of prefenvs/TextEnum-v0" in capsys.readouterr().out
 
 
+def test_the_command_line_takes_any_loss_of_pairs(tmp_path, monkeypatch):
+    monkeypatch.setitem(PRESETS, "text-enum-dpo", small("dpo").preset)
+    for loss in ("ipo", "sft", "dpo"):  # sft has no beta, and none of the preset's options
+        given = ["--env", "TextEnum", "--agent", "dpo", "--loss", loss, "--out", str(tmp_path / loss)]
+        with pytest.raises(SystemExit) as stopped:
+            main(["train", "--device", "cpu", *given])
+        assert stopped.value.code == 0
+    chosen = {loss: read_config(tmp_path / loss) for loss in ("ipo", "sft", "dpo")}
+    assert [config.get("loss") for config in chosen.values()] == ["ipo", "sft", None]
+    assert [config["preset"]["algorithm"]["options"] for config in chosen.values()] == [{}, {}, {"beta": 0.3}]
+    envs = gym.make_vec("prefenvs/TextEnum-v0", num_envs=32, view="completion")
+    assert DirectAlignment.load(tmp_path / "ipo" / "agent.zip", envs).loss == "ipo"
+    assert len({(tmp_path / loss / "over_optimisation.csv").read_text() for loss in chosen}) == 3
+    labels = [arm.label for arm in group_arms([read_run(tmp_path / loss) for loss in ("ipo", "sft")])]
+    assert labels == ["preferences (dpo, loss ipo)", "preferences (dpo, loss sft)"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -115,6 +135,13 @@ def test_the_command_line_shows_gold_and_proxy_before_and_after(tmp_path, capsys
         (("--env", "TextEnum", "--agent", "pebble"), "pebble does not write text, and TextEnum is a text task"),
         (("--env", "TextEnum", "--agent", "grpoo"), "Did you mean 'grpo'"),
         (("--preset", "text-enum-grpo", "--agent", "dpo"), "Leave --preset out"),
+        (("--env", "TextEnum", "--agent", "dpo", "--loss", "ippo"), "Did you mean 'ipo'"),
+        (
+            ("--env", "TextEnum", "--agent", "grpo", "--loss", "ipo"),
+            "grpo has its own. Use --agent with one of: dpo, rso",
+        ),
+        (("--env", "CartPole", "--loss", "ipo"), "prefppo has its own"),
+        (("--env", "TextEnum", "--agent", "dpo", "--loss", "odpo"), "DirectAlignment(..., loss='odpo', reward=...)"),
         (("--env", "TextEnum", "--reward-metrics", "pearson"), "over_optimisation.csv"),
     ],
 )

@@ -90,6 +90,10 @@ def test_a_saved_agent_writes_the_same_and_can_go_on(learned, tmp_path):
     before = loaded.num_timesteps
     loaded.learn(64, reset_num_timesteps=False)
     assert loaded.num_timesteps >= before + 64
+    assert prefenvs.feedback(loaded.envs).asked == 0, "it had its answers"
+    written = torch.zeros(len(prompts), 1, dtype=torch.int64)
+    proxies = [m.proxy(prompts, written) for m in (model, loaded)]
+    assert torch.equal(*proxies) if name != "dpo" else proxies == [None, None]
     with pytest.raises(ValueError, match="language model of your own"):
         cls.load(tmp_path / "agent", envs())
     other = agent_class("rloo" if name != "rloo" else "grpo")
@@ -98,6 +102,32 @@ def test_a_saved_agent_writes_the_same_and_can_go_on(learned, tmp_path):
     (tmp_path / "broken.zip").write_bytes(b"nothing")
     with pytest.raises(DamagedFile, match="left as it is"):
         cls.load(tmp_path / "broken", envs())
+
+
+@pytest.mark.parametrize("name", TEXT_AGENTS)
+def test_a_reward_of_one_s_own_is_asked_for_again_when_loaded(name, tmp_path):
+    def first(prompts, completions):
+        return completions[:, 0].float()
+
+    make(name, reward=first, preferences=TextPreferenceConfig(queries=20)).learn(64).save(tmp_path / "agent")
+    cls, loading = agent_class(name), {"policy": table(seed=9), "device": "cpu"}
+    with pytest.raises(ValueError, match=r"with reward= of your own, .* load\(path, env, reward=\.\.\.\)"):
+        cls.load(tmp_path / "agent", envs(), **loading)
+    loaded = cls.load(tmp_path / "agent", envs(), reward=first, **loading)
+    assert loaded.reward is first
+    assert cls.load(tmp_path / "agent", envs(), reward=None, **loading).reward is None  # to learn one from now on
+
+
+@pytest.mark.parametrize("name", sorted(set(TEXT_AGENTS) - {"dpo"}))
+def test_a_reward_given_to_load_takes_the_place_of_the_learned_one(name, tmp_path):
+    make(name, preferences=TextPreferenceConfig(queries=20, epochs=1)).learn(64).save(tmp_path / "agent")
+
+    def other(prompts, completions):
+        return completions[:, 0].float()
+
+    loaded = agent_class(name).load(tmp_path / "agent", envs(), reward=other, policy=table(seed=9), device="cpu")
+    prompts = torch.from_numpy(TASK.language.prompt_tokens)
+    assert torch.equal(loaded.proxy(prompts, prompts[:, :1]), other(prompts, prompts[:, :1]))
 
 
 @pytest.mark.parametrize("name", TEXT_AGENTS)
