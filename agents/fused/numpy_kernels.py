@@ -6,6 +6,7 @@ A call of numpy costs a third of one of torch, its float32 tanh a tenth: that de
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -38,7 +39,7 @@ def linear(
     x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None = None, *, slope: float = 1.0, out: np.ndarray
 ) -> np.ndarray:
     """(rows, columns) x @ weight.T + bias in `out`; where `slope` is 0, at least 0."""
-    np.matmul(x, weight.T, out=out)
+    x.dot(weight.T, out)
     if bias is not None:
         out += bias
     return np.maximum(out, 0.0, out=out) if slope == 0.0 else out
@@ -63,9 +64,14 @@ def tanh_backward_(grad: np.ndarray, output: np.ndarray) -> None:
 
 def by_weight(grad: np.ndarray, inputs: np.ndarray, out: np.ndarray) -> np.ndarray:
     """(columns, inner) gradient by a layer's weight, from the (rows, columns) one by its outputs and its inputs."""
-    return np.matmul(grad.T, inputs, out=out)
+    return grad.T.dot(inputs, out)
 
 
 def sum_rows(grad: np.ndarray, out: np.ndarray) -> None:
     """Write the sum over the rows to `out`."""
-    np.add.reduce(grad, 0, out=out)
+    _ones(len(grad)).dot(grad, out)  # a fifth of what np.sum takes
+
+
+@lru_cache
+def _ones(n: int) -> np.ndarray:
+    return np.ones(n, np.float32)
