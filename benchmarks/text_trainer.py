@@ -45,10 +45,23 @@ def pairs_of(known: int) -> tuple[np.ndarray, np.ndarray]:
     return prompts, both
 
 
+def words() -> Any:
+    """A tokenizer whose tokens are words; token 0 ends and pads."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    known = {word: i for i, word in enumerate(["<end>", *map(str, range(1, WORDS))])}
+    splitter = Tokenizer(models.WordLevel(known, unk_token="<end>"))
+    splitter.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return PreTrainedTokenizerFast(tokenizer_object=splitter, eos_token="<end>", pad_token="<end>")
+
+
 def ours(kind: str, steps: int) -> Callable[[], dict]:
     """Measures DirectAlignment and its floor, half of that before and half after."""
+    import gymnasium as gym
     import torch
 
+    import prefenvs  # noqa: F401 (registers the tasks)
     from prefenvs.agents.text.direct import DirectAlignment, DirectConfig
     from prefenvs.agents.text.preference_pairs import PreferencePairs
     from prefenvs.tasks.text.lm import Decoder, TransformersModel, as_gpt2
@@ -61,7 +74,16 @@ def ours(kind: str, steps: int) -> Callable[[], dict]:
     settings = DirectConfig(
         learning_rate=RATE, max_grad_norm=LONGEST_GRADIENT, batch_size=BATCH, options={"beta": BETA}
     )
-    learner = DirectAlignment(policy, "prefenvs/TextEnum-v0", loss="dpo", config=settings, pairs=pairs, device="cpu")
+    tokenizer = words()
+    envs = gym.make_vec(
+        "prefenvs/TextOwn-v0",
+        num_envs=1,
+        view="completion",
+        prompts=tokenizer.batch_decode(prompts),
+        tokenizer=tokenizer,
+        max_new_tokens=NEW,
+    )
+    learner = DirectAlignment(policy, envs, loss="dpo", config=settings, pairs=pairs, device="cpu")
     learner.learn(WARM * BATCH)
     step = bare(copy.deepcopy(policy), prompts[:BATCH].repeat(2, 1), both[:BATCH].transpose(0, 1).flatten(0, 1))
 
@@ -79,12 +101,11 @@ def ours_online(kind: str, steps: int) -> Callable[[], dict]:
     import gymnasium as gym
     import torch
 
-    import prefenvs
+    import prefenvs  # noqa: F401 (registers the tasks)
     from prefenvs.agents.text.grpo import GRPO, GRPOConfig
     from prefenvs.tasks.text import language_of
     from prefenvs.tasks.text.lm import Decoder, TransformersModel, as_gpt2
 
-    assert prefenvs.__version__
     envs = gym.make_vec("prefenvs/TextSentiment-v0", num_envs=BATCH, view="completion", evaluation=True)
     language = language_of(envs)
     policy: Any = Decoder(len(language.words), language.prompt_tokens.shape[1] + language.max_new_tokens)
@@ -153,8 +174,7 @@ def bare(policy: Any, prompts: Any, tokens: Any) -> Callable[[], None]:
 def theirs(folder: Path, steps: int) -> Callable[[], dict]:
     """Measures TRL's DPOTrainer on the model in a folder, from the end of its first steps to the end of its last."""
     from datasets import Dataset
-    from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import GPT2LMHeadModel, PreTrainedTokenizerFast, TrainerCallback
+    from transformers import GPT2LMHeadModel, TrainerCallback
     from trl import DPOConfig, DPOTrainer
 
     class Clock(TrainerCallback):
@@ -164,12 +184,8 @@ def theirs(folder: Path, steps: int) -> Callable[[], dict]:
             if state.global_step in (WARM, WARM + steps):
                 self.times = (*self.times, time.perf_counter())
 
-    words = ["<end>", *map(str, range(1, WORDS))]
-    splitter = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<end>"))
-    splitter.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=splitter, eos_token="<end>", pad_token="<end>")
-    prompts, both = pairs_of(KNOWN)
-    texts = [[" ".join(words[i] for i in row) for row in rows] for rows in (prompts, both[:, 0], both[:, 1])]
+    tokenizer, (prompts, both) = words(), pairs_of(KNOWN)
+    texts = [tokenizer.batch_decode(rows) for rows in (prompts, both[:, 0], both[:, 1])]
     columns = {"prompt": texts[0], "chosen": [f" {t}" for t in texts[1]], "rejected": [f" {t}" for t in texts[2]]}
     settings = DPOConfig(
         str(folder / "trl"),
