@@ -257,6 +257,17 @@ class Barrier(BaseCallback):
 
     Kept are networks, optimisers, counters, replay buffer and VecNormalize's statistics. What an environment's wrapper
     carries beyond a reset, as NormalizeObservation does, is not.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from prefenvs.agents import PPO, Barrier
+        >>> model = PPO("MlpPolicy", "CartPole-v1", n_steps=64, device="cpu")
+        >>> barrier = Barrier(Path(tempfile.mkdtemp()), every=128, seed=0)
+        >>> barrier.begin(model)  # goes on from the latest checkpoint, where there is one
+        False
+        >>> model.learn(256 - model.num_timesteps, callback=barrier, reset_num_timesteps=False).num_timesteps
+        256
     """
 
     def __init__(
@@ -275,6 +286,14 @@ class Barrier(BaseCallback):
         self.folder, self.every, self.seed, self.feedback, self.parts = folder, every, seed, feedback, parts
         self.barrier = 0
         self._restarted = False
+
+    def _on_training_start(self) -> None:
+        if self.model.num_timesteps < self.barrier * self.every:
+            raise ValueError(
+                f"training begins at step {self.model.num_timesteps}, and the checkpoint is of step "
+                f"{self.barrier * self.every} or later. Call learn(total - model.num_timesteps, callback=barrier, "
+                "reset_num_timesteps=False). Nothing was trained."
+            )
 
     def _on_rollout_start(self) -> None:
         if self.num_timesteps >= (self.barrier + 1) * self.every:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import os
@@ -67,25 +68,26 @@ def evaluate(
         ValueError: if the reward is hidden, or the policy was trained on other spaces.
     """
     normalizer = policy.get_vec_normalize_env() if hasattr(policy, "get_vec_normalize_env") else None
-    played = _made(env)
-    _check_spaces(policy, played)
-    played.action_space.seed(first_seed)
     returns, successes = [], []
-    for episode in range(episodes):
-        observation, _ = played.reset(seed=first_seed + episode)
-        total, over = 0.0, False
-        info: dict[str, Any] = {}
-        while not over:
-            action = played.action_space.sample()
-            if policy is not None:
-                observation = observation if normalizer is None else normalizer.normalize_obs(observation)
-                action, _ = policy.predict(observation, deterministic=deterministic)
-            observation, reward, terminated, truncated, info = played.step(action)
-            total, over = total + float(reward), terminated or truncated
-        returns.append(total)
-        if "success" in info:
-            successes.append(bool(info["success"]))
-    played.close()
+    with contextlib.closing(_made(env)) as played:
+        _check_spaces(policy, played)
+        played.action_space.seed(first_seed)
+        for episode in range(episodes):
+            observation, _ = played.reset(seed=first_seed + episode)
+            total, over = 0.0, False
+            info: dict[str, Any] = {}
+            while not over:
+                action = played.action_space.sample()
+                if policy is not None:
+                    observation = observation if normalizer is None else normalizer.normalize_obs(observation)
+                    action, _ = policy.predict(observation, deterministic=deterministic)
+                    if isinstance(played.action_space, gym.spaces.Discrete):
+                        action = int(action)  # SB3's array of no axis is no number to all environments
+                observation, reward, terminated, truncated, info = played.step(action)
+                total, over = total + float(reward), terminated or truncated
+            returns.append(total)
+            if "success" in info:
+                successes.append(bool(info["success"]))
     share = float(np.mean(successes)) if successes else None
     return Evaluation(float(np.mean(returns)), float(np.std(returns)), episodes, share)
 
@@ -107,7 +109,7 @@ def _check_spaces(policy: Any, env: gym.Env[Any, Any]) -> None:
     """Refuse a policy trained in wrappers that `env` lacks: observations or actions would mean something else."""
     for name in ("observation_space", "action_space"):
         trained, shown = getattr(policy, name, None), getattr(env, name)
-        if not isinstance(trained, gym.spaces.Box) or len(trained.shape) == 3:
+        if trained is None or isinstance(trained, gym.spaces.Dict) or len(trained.shape or ()) == 3:
             continue  # SB3 turns images round itself, and refuses other values than those it knows
         if trained != shown:
             raise ValueError(

@@ -85,8 +85,11 @@ class PPO(stable_baselines3.PPO):
         parts = covered_parts(self)
         if parts is None:
             return None
-        if self._update is None or self._update.parts != parts:
-            self._update = PPOUpdate(self, parts)
+        layers = [layer for network, _ in parts[0] for layer in network]
+        small = numpy_kernels.cover(layers, max(self.batch_size, self.n_envs))
+        chosen = (*parts, numpy_kernels if small else torch_kernels)
+        if self._update is None or self._update.parts != chosen:
+            self._update = PPOUpdate(self, chosen)
         return self._update
 
     def _log(self, epochs: list[list[Outcome]], clip: float, clip_vf: float | None) -> None:
@@ -175,12 +178,8 @@ class PPOUpdate:
     """
 
     def __init__(self, model: stable_baselines3.PPO, parts: tuple[Any, ...]) -> None:
-        """Update the networks of `model`; `parts` is what `covered_parts` found in it."""
-        self.model, self.parts = model, parts
-        small = numpy_kernels.cover(
-            [layer for layers, _ in parts[0] for layer in layers], max(model.batch_size, model.n_envs)
-        )
-        kernels = numpy_kernels if small else torch_kernels
+        """Update the networks of `model`; `parts` is what `covered_parts` found in it and the kernels to use."""
+        self.model, self.parts, kernels = model, parts, parts[-1]
         self.array, self._xp = kernels.array, kernels.xp
         self.actor, self.critic = (MLP(*network, kernels=kernels) for network in parts[0])
         law = _Categorical if isinstance(model.action_space, gym.spaces.Discrete) else _Gaussian

@@ -13,6 +13,7 @@ import torch
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import unwrap_vec_wrapper
 
+from prefenvs.agents.checkpoint import load_module, load_optimizer, module_state, optimizer_state, under
 from prefenvs.agents.evaluation import write_csv
 from prefenvs.agents.learned_reward import LearnedReward, RewardReplayBuffer
 from prefenvs.agents.reward_models import FitReport, PreferenceData, RewardEnsemble, fit
@@ -42,7 +43,8 @@ class PreferenceConfig:
     first_session: int = 1000
     """Environment steps before the first session."""
     last_session: int | None = None
-    """Environment steps at the last session, the others lie evenly between; None for half of those of `learn`."""
+    """Environment steps at the last session, the others lie evenly between; None for half of those of `learn`, each
+    time it is called: give a number where training is cut into several calls."""
     segment_steps: int = 50
     """Steps a segment (B-Pref: 50)."""
     strategy: str = "uniform"
@@ -95,7 +97,7 @@ class PreferenceCallback(BaseCallback):
 
     Sessions take place between rollouts, so a rollout sees one reward. Give it to `learn` of any SB3 algorithm whose
     environment is wrapped by `LearnedReward` or whose `replay_buffer_class` is `RewardReplayBuffer`; with neither,
-    `learn` raises ValueError before anything is asked.
+    nor subclasses of them that make rewards of your own, `learn` raises ValueError before anything is asked.
 
     Example:
         >>> from stable_baselines3 import SAC
@@ -140,6 +142,7 @@ class PreferenceCallback(BaseCallback):
         """CSV file that gets the history after each session, or None."""
         self.latest: tuple[Query, Label] | None = None
         """Questions and answers of the last session held by this process."""
+        self._told = False  # of questions that are still to be asked
         self._held_at = -1  # a run resumed at the step of its last session must not hold the next one there
         queries = queries_to_ask(config.queries, feedback.remaining, WITHOUT_BUDGET)
         self._sizes = sessions(config.schedule, queries, config.sessions)
@@ -196,15 +199,22 @@ class PreferenceCallback(BaseCallback):
                 "reward model would be trained on other numbers than it relabels. Use VecNormalize(norm_obs=False), or "
                 "gymnasium.wrappers.NormalizeObservation around each environment."
             )
-        if not isinstance(getattr(self.model, "replay_buffer", None), RewardReplayBuffer):
+        if isinstance(getattr(self.model, "replay_buffer", None), RewardReplayBuffer):
+            if getattr(self.model, "n_steps", 1) != 1:
+                raise ValueError(
+                    f"n_steps={self.model.n_steps}, and a RewardReplayBuffer keeps single steps, whose rewards it "  # type: ignore[attr-defined]
+                    "relabels. Use n_steps=1. Nothing was asked."
+                )
+        else:
             rewarded = unwrap_vec_wrapper(env, LearnedReward)
             if rewarded is None or rewarded.model is not self.reward_model:
                 raise ValueError(
                     f"{type(self.model).__name__} would not learn from the answers: its environment is not wrapped by "
-                    "LearnedReward with this callback's reward model, nor is its replay buffer a RewardReplayBuffer. "
-                    "Off-policy, pass replay_buffer_class=RewardReplayBuffer; on-policy, train in LearnedReward(venv, "
-                    "model) with model = callback.build(venv.observation_space, venv.action_space, venv.num_envs, "
-                    "device). Nothing was asked."
+                    "LearnedReward with this callback's reward model, nor is its replay buffer a RewardReplayBuffer "
+                    "(subclasses of both may make rewards of your own). Off-policy, pass "
+                    "replay_buffer_class=RewardReplayBuffer; on-policy, train in LearnedReward(venv, model) with "
+                    "model = callback.build(venv.observation_space, venv.action_space, venv.num_envs, device). "
+                    "Nothing was asked."
                 )
         first, last = self.config.first_session, self.config.last_session
         last = self.model._total_timesteps // 2 if last is None else last
@@ -235,13 +245,15 @@ class PreferenceCallback(BaseCallback):
 
     def _on_training_end(self) -> None:
         left = sum(self._sizes[self.session :])
-        if left:
+        if left and not self._told:
+            self._told = True
             warnings.warn(
-                f"{left} of {sum(self._sizes)} questions were not asked: their sessions were due at steps "
+                f"{left} of {sum(self._sizes)} questions are still to be asked: their sessions are due at steps "
                 f"{self._steps[self.session]:.0f} to {self._steps[-1]:.0f}, one between two rollouts, once there are "
                 f"segments of {self.config.segment_steps} steps, and training ended at step {self.num_timesteps}. "
-                "Train for longer, or change first_session, last_session, sessions or segment_steps in the config.",
-                stacklevel=2,
+                "Go on with learn(..., reset_num_timesteps=False), train for longer, or change first_session, "
+                "last_session, sessions or segment_steps in the config.",
+                stacklevel=5,
             )
 
     def hold_session(self) -> None:
@@ -327,8 +339,6 @@ class PreferenceCallback(BaseCallback):
 
     def load_state(self, state: dict[str, np.ndarray]) -> None:
         """Put back what `state` gave, after `build`."""
-        from prefenvs.agents.checkpoint import under
-
         self.store.load_state(under("store", state))
         self.load_learned(state)
 
@@ -336,8 +346,6 @@ class PreferenceCallback(BaseCallback):
         """The same without the experience that questions are made of: sessions held, answers and reward model."""
         assert self.reward_model is not None
         assert self._optimizer is not None
-        from prefenvs.agents.checkpoint import module_state, optimizer_state
-
         parts = {
             "data": self.data.state(),
             "reward_model": module_state(self.reward_model),
@@ -354,8 +362,6 @@ class PreferenceCallback(BaseCallback):
 
     def load_learned(self, state: dict[str, np.ndarray]) -> None:
         """Put back what `learned_state` gave, after `build`."""
-        from prefenvs.agents.checkpoint import load_module, load_optimizer, under
-
         assert self.reward_model is not None
         assert self._optimizer is not None
         self.data.load_state(under("data", state), self.reward_model.device)

@@ -95,3 +95,17 @@ def test_a_buffer_that_would_not_be_kept_whole_is_refused(tmp_path):
     with pytest.raises(ValueError, match="HerReplayBuffer also holds where its episodes begin"):
         Barrier(tmp_path / "run", 100, seed=0).begin(model)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_resumed_run_that_would_count_its_steps_anew_is_refused(tmp_path):
+    def begun():
+        model, barrier = made(PPO, "CartPole-v1", ON_POLICY), Barrier(tmp_path, every=64, seed=0)
+        return model, barrier, barrier.begin(model)
+
+    model, barrier, resumed = begun()
+    assert not resumed
+    model.learn(200, callback=barrier)
+    model, barrier, resumed = begun()
+    assert resumed
+    with pytest.raises(ValueError, match=r"learn\(total - model.num_timesteps, .*reset_num_timesteps=False"):
+        model.learn(200, callback=barrier)

@@ -77,3 +77,21 @@ def test_the_callback_takes_a_function_too():
     PPO("MlpPolicy", "CartPole-v1", n_steps=64, seed=0, device="cpu").learn(128, callback=curve)
     assert curve.curve[:, 0].tolist() == [0, 64]
     assert (curve.curve[:, 1] > 0).all()
+
+
+def test_a_policy_of_discrete_observations_and_actions_is_played():
+    assert 0.0 <= evaluate(PPO("MlpPolicy", "FrozenLake-v1", device="cpu"), "FrozenLake-v1", 3).mean <= 1.0
+
+
+def test_a_policy_of_another_discrete_space_is_refused_and_the_environment_closed():
+    class Watched(gym.Wrapper):
+        closed = 0
+
+        def close(self):
+            Watched.closed += 1
+            super().close()
+
+    policy = PPO("MlpPolicy", "FrozenLake-v1", device="cpu")
+    with pytest.raises(ValueError, match=r"trained with observation_space Discrete\(16\), .* has Discrete\(64\)"):
+        evaluate(policy, lambda: Watched(gym.make("FrozenLake-v1", map_name="8x8")), 1)
+    assert Watched.closed == 1

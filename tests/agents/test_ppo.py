@@ -166,3 +166,10 @@ def test_a_saved_model_predicts_the_same(tmp_path):
         loaded = cls.load(tmp_path / "model", device="cpu")
         ours, theirs = (m.predict(observations, deterministic=True)[0] for m in (model, loaded))
         np.testing.assert_array_equal(ours, theirs)
+
+
+def test_kernels_follow_the_size_of_the_minibatches():
+    model = pair(rollouts=1)[1]
+    assert isinstance(model._covering_update().array(torch.zeros(1)), np.ndarray)
+    model.batch_size = 2**18
+    assert isinstance(model._covering_update().array(torch.zeros(1)), torch.Tensor)

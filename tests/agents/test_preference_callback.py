@@ -146,12 +146,20 @@ def test_by_default_the_whole_budget_is_asked_in_the_first_half_of_training():
 
 def test_questions_that_were_never_asked_are_told_of():
     with pytest.warns(
-        UserWarning, match=r"16 of 24 questions were not asked.* at steps 350 to 500.* ended at step 300"
+        UserWarning, match=r"16 of 24 questions are still to be asked.* at steps 350 to 500.* ended at step 300"
     ):
         pebble(steps=300)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         pebble()
+
+
+def test_a_replay_of_several_steps_is_refused_before_anything_is_asked():
+    env = gym.make("prefenvs/Pendulum-v0", budget=20)
+    callback = PreferenceCallback(prefenvs.feedback(env), SMALL, seed=0)
+    model = SAC("MlpPolicy", env, replay_buffer_class=RewardReplayBuffer, n_steps=3, device="cpu")
+    with pytest.raises(ValueError, match="n_steps=3, and a RewardReplayBuffer keeps single steps"):
+        model.learn(300, callback=callback)
 
 
 def test_what_was_asked_before_is_not_asked_again():
