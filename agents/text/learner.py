@@ -265,7 +265,8 @@ class TextLearner:
         Args:
             path: the zip.
             env: to go on learning in, or to say what the words are.
-            policy: a LanguageModel of the same architecture, where it was trained with one of your own.
+            policy: a LanguageModel of the same architecture, where it was trained with one of your own. What was frozen
+                is frozen of it, and the rest learns.
             device: cpu, cuda or auto.
             **changes: arguments of the constructor in place of the saved ones, and those that JSON lacks.
 
@@ -289,7 +290,7 @@ class TextLearner:
         """Put back what `state` gave.
 
         Raises:
-            RunMismatch: if it belongs to other networks.
+            RunMismatch: if it belongs to other networks, or to others of their weights.
         """
         load_learner_state(self, state)
 

@@ -23,6 +23,7 @@ from prefenvs.agents.text.preference_pairs import ask_pairs
 from prefenvs.agents.text.rewards import TextPreferenceConfig
 from prefenvs.agents.text.rloo import RLOO, RLOOConfig
 from prefenvs.agents.text.rso import RSO, RSOConfig
+from prefenvs.error import RunMismatch
 from prefenvs.tasks.text.enumerable import TextEnum
 from prefenvs.tasks.text.lm import Decoder, Tabular
 
@@ -201,6 +202,26 @@ def test_forward_rows_bounds_every_pass_without_gradient_and_changes_no_number(c
     assert bound <= 10 < most
     with pytest.raises(ValueError, match="forward_rows=0, expected 1 or more"):
         cls.config_class(forward_rows=0)
+
+
+@pytest.mark.parametrize("given", [False, True])
+@pytest.mark.parametrize("cls", [GRPO, TokenPPO])
+def test_a_loaded_learner_of_a_partly_frozen_policy_goes_on_as_an_unbroken_one(cls, given, tmp_path):
+    def frozen():
+        torch.manual_seed(0)
+        policy = decoder()
+        policy.words.requires_grad_(False)
+        return policy
+
+    unbroken = made(cls, frozen()).learn(32 * 4)
+    made(cls, frozen()).learn(32 * 2).save(tmp_path / "agent")
+    policy = decoder() if given else None
+    loaded = cls.load(tmp_path / "agent", envs(), reward=reward, policy=policy, device="cpu")
+    loaded.learn(32 * 2, reset_num_timesteps=False)
+    assert [n for n, p in loaded.policy.named_parameters() if not p.requires_grad] == ["words"]
+    assert same(loaded, unbroken)
+    with pytest.raises(RunMismatch, match="the saved optimiser trained other weights than the 16 that learn here"):
+        made(GRPO, decoder()).load_state(made(GRPO, frozen()).learn(32).state())
 
 
 @pytest.mark.parametrize("deterministic", [False, True])
