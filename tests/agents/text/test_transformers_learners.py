@@ -1,5 +1,6 @@
 """Learners train any model of transformers, whole or by LoRA, as they train a Decoder."""
 
+import copy
 import sys
 
 import gymnasium as gym
@@ -106,6 +107,22 @@ def test_with_lora_the_small_matrices_are_trained_alone_by_policy_critic_and_rew
     assert not changed(loaded.policy, dict(learner.policy.named_parameters()))
     if cls in (GRPO, TokenPPO):
         assert torch.equal(*(model.proxy(prompts, completions) for model in (learner, loaded)))
+
+
+def test_a_merged_copy_writes_as_the_policy_and_leaves_reference_and_reward_as_they_are():
+    learner = made(GRPO, gpt2(lora=True)).learn(96)
+    prompts, completions = torch.tensor([[1, 2]]), torch.tensor([[3, 1, 0, 0]])
+
+    def told():
+        reference = learner.reference.logprobs(prompts, completions)
+        return learner.policy.logprobs(prompts, completions), reference, learner.proxy(prompts, completions)
+
+    before = told()
+    merged = copy.deepcopy(learner.policy).model.merge_and_unload()
+    merged_logps = TransformersModel(merged, eos=0, pad=0).logprobs(prompts, completions)
+    assert not torch.equal(before[0], before[1])
+    torch.testing.assert_close(merged_logps, before[0])
+    assert all(torch.equal(*pair) for pair in zip(before, told(), strict=True))
 
 
 def test_a_model_that_cannot_write_the_language_is_refused_with_how_to_show_it():
