@@ -58,7 +58,9 @@ def ours(kind: str, steps: int) -> Callable[[], dict]:
         policy = TransformersModel(as_gpt2(policy), eos=0, pad=0)
     prompts, both = (torch.from_numpy(array) for array in pairs_of(KNOWN))
     pairs = PreferencePairs(prompts, both[:, 0], both[:, 1], torch.ones(KNOWN))
-    settings = DirectConfig(RATE, LONGEST_GRADIENT, BATCH, {"beta": BETA})
+    settings = DirectConfig(
+        learning_rate=RATE, max_grad_norm=LONGEST_GRADIENT, batch_size=BATCH, options={"beta": BETA}
+    )
     learner = DirectAlignment(policy, "prefenvs/TextEnum-v0", loss="dpo", config=settings, pairs=pairs, device="cpu")
     learner.learn(WARM * BATCH)
     step = bare(copy.deepcopy(policy), prompts[:BATCH].repeat(2, 1), both[:BATCH].transpose(0, 1).flatten(0, 1))

@@ -30,7 +30,7 @@ QUANTILES = ("aot", "aot_unpaired")
 """Losses whose rows are quantiles of the batch and not pairs, so that pairs cannot be weighed."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class DirectConfig(TextConfig):
     """Direct alignment from pairs of completions."""
 

@@ -16,7 +16,7 @@ from prefenvs.metrics.over_optimisation import best_of_n_kl
 SELECTIONS = ("best", "rejection", "weights")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class FineTuningConfig(OnlineConfig):
     """Likelihood of the reference's completions, weighted by reward."""
 
@@ -68,7 +68,7 @@ class RewardWeighted(OnlineLearner):
         return -(batch.targets["weights"] * logps.sum(-1)).sum() * self.config.group / len(logps)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class BestOfNConfig(OnlineConfig):
     """The best of n completions."""
 

@@ -29,7 +29,7 @@ from prefenvs.tasks.text.language import Language
 from prefenvs.tasks.text.lm import in_parts, pretrain, sample_in_parts
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TextConfig:
     """Settings that all learners of language models share."""
 
