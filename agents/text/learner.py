@@ -96,7 +96,8 @@ class TextLearner:
         self.preferences = preferences or TextPreferenceConfig()
         if not isinstance(self.config, self.config_class):
             raise TypeError(f"config={config!r} is not a {self.config_class.__name__}.")
-        self._schedules = [_schedule(rate) for rate in self._rates()]
+        for rate in self._rates():
+            _schedule(rate)  # refuses what is none, at once
         self.envs, self.language = _checked(env), language_of(env)
         self.device, self.seed, self.verbose = get_device(device), seed, verbose
         self.policy_kwargs = dict(policy_kwargs or {})
@@ -381,7 +382,8 @@ class TextLearner:
 
     def _set_learning_rate(self) -> None:
         done, warmup = self.num_timesteps / self._total_timesteps, self.config.warmup
-        for group, (rate, falls) in zip(self.optimizer.param_groups, self._schedules, strict=True):
+        for group, given in zip(self.optimizer.param_groups, self._rates(), strict=True):
+            rate, falls = _schedule(given)
             if done < warmup:
                 group["lr"] = rate * done / warmup
             else:

@@ -109,6 +109,13 @@ def test_learning_rates_rise_over_the_warm_up_and_then_stay_or_fall(rate, warmup
     assert [critic for _, critic in rates[4:]] == [1e-3] * 4
 
 
+def test_learning_rates_of_replaced_settings_are_those_of_the_next_iteration():
+    learner = made(TokenPPO, config=TokenPPOConfig(learning_rate=1e-2, epochs=1)).learn(32)
+    learner.config = dataclasses.replace(learner.config, learning_rate=1e-5, critic_learning_rate=0.0)
+    learner.learn(32)
+    assert [group["lr"] for group in learner.optimizer.param_groups] == [1e-5, 0.0]
+
+
 @pytest.mark.parametrize("rate", ["1e-3", "lin_", "lin_x", "exp_1e-3", -1e-3, float("nan")])
 def test_learning_rates_that_are_none_are_refused_at_once(rate):
     for name in ("learning_rate", "critic_learning_rate"):
