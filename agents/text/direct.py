@@ -172,6 +172,10 @@ class DirectAlignment(TextLearner):
         self.num_timesteps += len(pairs)
         self._record(loss, norm, logps)
 
+    def _next_size(self) -> int:
+        assert self.pairs is not None
+        return min(self.config.batch_size, len(self._order) or len(self.pairs))
+
     def _next_batch(self) -> PreferencePairs:
         """The next pairs of a shuffled pass over all; the last of a pass may be fewer."""
         assert self.pairs is not None

@@ -38,7 +38,8 @@ class TextConfig:
     max_grad_norm: float = 1.0
     """Gradients longer than this are shortened to it."""
     warmup: float = 0.0
-    """Share of the run over which learning rates rise linearly from 0, before they stay or fall."""
+    """Share of the run over which learning rates rise linearly to their value, before they stay or fall. The iteration
+    that begins counts, so the first learns too."""
     forward_rows: int | None = None
     """Completions that are written or scored at a time where no gradient is taken, to bound memory; None for all of
     them. Draws do not depend on it, numbers but by rounding."""
@@ -131,6 +132,10 @@ class TextLearner:
     def _iterate(self) -> None:
         """Learn a little, and count it in `num_timesteps`."""
         raise NotImplementedError
+
+    def _next_size(self) -> int:
+        """How much of `unit` the next iteration will count."""
+        return int(self.envs.num_envs)
 
     def trained(self) -> dict[str, nn.Module]:
         """The modules that the optimiser trains, the policy first."""
@@ -381,11 +386,12 @@ class TextLearner:
         return [self.config.learning_rate]
 
     def _set_learning_rate(self) -> None:
-        done, warmup = self.num_timesteps / self._total_timesteps, self.config.warmup
+        total, warmup = self._total_timesteps, self.config.warmup
+        done, begun = self.num_timesteps / total, (self.num_timesteps + self._next_size()) / total
         for group, given in zip(self.optimizer.param_groups, self._rates(), strict=True):
             rate, falls = _schedule(given)
             if done < warmup:
-                group["lr"] = rate * done / warmup
+                group["lr"] = rate * min(1.0, begun / warmup)
             else:
                 group["lr"] = rate * (1.0 - done) / (1.0 - warmup) if falls else rate
         self.logger.record("train/learning_rate", self.optimizer.param_groups[0]["lr"])

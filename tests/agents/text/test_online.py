@@ -92,8 +92,9 @@ def test_rollouts_are_drawn_at_their_temperature():
     ("rate", "warmup", "shares"),
     [
         ("lin_1e-2", 0.0, [8, 7, 6, 5, 4, 3, 2, 1]),
-        ("lin_1e-2", 0.5, [0, 2, 4, 6, 8, 6, 4, 2]),
-        (1e-2, 0.5, [0, 2, 4, 6, 8, 8, 8, 8]),
+        ("lin_1e-2", 0.5, [2, 4, 6, 8, 8, 6, 4, 2]),
+        (1e-2, 0.05, [8] * 8),
+        (1e-2, 0.5, [2, 4, 6, 8, 8, 8, 8, 8]),
     ],
 )
 def test_learning_rates_rise_over_the_warm_up_and_then_stay_or_fall(rate, warmup, shares):
