@@ -476,6 +476,8 @@ def test_a_transform_of_one_s_own_takes_the_options_that_it_names(monkeypatch):
         (TokenPPOConfig, {"value_clip": -0.2}, "value_clip=-0.2, expected more than 0"),
         (TokenPPOConfig, {"trace": 1.5}, r"trace=1.5, expected a number in \[0, 1\]"),
         (FineTuningConfig, {"beta": 0.0}, "beta=0.0, expected more than 0"),
+        (FineTuningConfig, {"beta": 0.0, "selection": "rejection"}, "beta=0.0, expected more than 0"),
+        (FineTuningConfig, {"beta": -1.0, "selection": "best"}, "beta=-1.0, expected 0 or more"),
         (DirectConfig, {"batch_size": 0}, "batch_size=0, expected 1 or more"),
         (RSOConfig, {"candidates": 1}, "candidates=1, expected 2 or more"),
         (RSOConfig, {"batch_size": 0}, "batch_size=0, expected 1 or more"),
