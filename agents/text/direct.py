@@ -30,7 +30,7 @@ QUANTILES = ("aot", "aot_unpaired")
 """Losses whose rows are quantiles of the batch and not pairs, so that pairs cannot be weighed."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class DirectConfig(TextConfig):
     """Direct alignment from pairs of completions."""
 
@@ -171,6 +171,10 @@ class DirectAlignment(TextLearner):
         self._keep(logps)
         self.num_timesteps += len(pairs)
         self._record(loss, norm, logps)
+
+    def _next_size(self) -> int:
+        assert self.pairs is not None
+        return min(self.config.batch_size, len(self._order) or len(self.pairs))
 
     def _next_batch(self) -> PreferencePairs:
         """The next pairs of a shuffled pass over all; the last of a pass may be fewer."""

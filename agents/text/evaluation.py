@@ -11,6 +11,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import torch
+from gymnasium.envs.registration import EnvSpec
 
 from prefenvs.agents.evaluation import FIRST_SEED, EvalCallback, Evaluation, write_csv
 from prefenvs.making import split_arguments
@@ -43,22 +44,23 @@ class TextEvaluation(Evaluation):
     """Some prompts, completions and true rewards."""
 
 
-def evaluate_text(learner: Any, env_id: str | None = None, completions: int = 512, **task: Any) -> TextEvaluation:
+def evaluate_text(learner: Any, env: str | None = None, completions: int = 512, **task: Any) -> TextEvaluation:
     """Complete prompts with the true reward shown. The same prompts and draws every time.
 
     Args:
         learner: of language models.
-        env_id: id of a text task; by default the one that the learner's environments were made of.
+        env: id of a text task; by default the one that the learner's environments were made of.
         completions: how many; all prompts get as many, but for a remainder.
         **task: arguments of the task, as of `gym.make`. Those left out are the ones that the learner's environments
             were made with, where that is the same task: prompts, scorer and the like of TextOwn.
 
     Raises:
-        ValueError: if the task has other words, prompts or lengths than the learner's. Nothing was judged.
+        ValueError: if the task has other words, prompts or lengths than the learner's, or none is named and the
+            learner's environments do not say what they were made of. Nothing was judged.
     """
     language = learner.language
     split = "test" if language.test_prompts else "train"
-    judge = partial(_judged, learner, *_task(learner, env_id, task), n=completions)
+    judge = partial(_judged, learner, *_task(learner, env, task), n=completions)
     prompts, tokens, rewards, success = judge(split)
     proxy = learner.proxy(prompts, tokens)
     texts = (
@@ -80,26 +82,36 @@ def evaluate_text(learner: Any, env_id: str | None = None, completions: int = 51
     )
 
 
-def _task(learner: Any, env_id: str | None, task: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+def _task(learner: Any, env: str | None, task: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     """The id of the task to judge by and its arguments, the learner's own where `task` names no others."""
-    made = learner.envs.spec or learner.envs.get_attr("spec")[0]
-    env_id = env_id or made.id
-    if env_id.rpartition(":")[2] != made.id:
-        return env_id, dict(task)
+    made = _spec(learner.envs)
+    if made is None and env is None:
+        raise ValueError(
+            "the learner's environments have no spec, which tells what they were made of. Pass env=, the id of their "
+            "task, with its arguments. Nothing was judged."
+        )
+    if made is None or (env is not None and env.rpartition(":")[2] != made.id):
+        return str(env), dict(task)
     own, _ = split_arguments(TASKS[made.kwargs["task"]], made.kwargs.get("task_kwargs"), made.kwargs)
-    return env_id, {**own, **task}
+    return env or made.id, {**own, **task}
+
+
+def _spec(envs: Any) -> EnvSpec | None:
+    """What a batch of environments was made of, or the first of those it steps; None where neither tells."""
+    spec: EnvSpec | None = envs.spec
+    return envs.get_attr("spec")[0] if spec is None and hasattr(envs, "get_attr") else spec
 
 
 def _judged(
-    learner: Any, env_id: str, task: Mapping[str, Any], split: str, n: int
+    learner: Any, env: str, task: Mapping[str, Any], split: str, n: int
 ) -> tuple[torch.Tensor, torch.Tensor, np.ndarray, np.ndarray | None]:
     """Prompts (n, P) of a split, their completions (n, T), and the (n,) true reward and success of these."""
     ids = np.resize(learner.language.prompts(split), n)
-    envs = gym.make_vec(env_id, num_envs=n, evaluation=True, **{**task, "view": "completion"})
+    envs = gym.make_vec(env, num_envs=n, evaluation=True, **{**task, "view": "completion"})
     if other := _differences(language_of(envs), learner.language):
         envs.close()
         raise ValueError(
-            f"{env_id} as it is made here has other {', '.join(other)} than the learner's task. Leave env_id out to "
+            f"{env} as it is made here has other {', '.join(other)} than the learner's task. Leave env out to "
             "judge by the learner's own task, or give the arguments that the learner's environments were made with. "
             "Nothing was judged."
         )
@@ -126,26 +138,29 @@ def _differences(one: Language, other: Language) -> list[str]:
 class TextEvalCallback(EvalCallback):
     """Logs true reward, proxy and KL every so many completions or pairs, and keeps the curve."""
 
+    env: Any
+
     def __init__(
-        self, env_id: str | None, every: int, completions: int = 256, folder: Path | None = None, **task: Any
+        self, env: str | None, every: int, completions: int = 256, folder: Path | None = None, **task: Any
     ) -> None:
         """Evaluate as `evaluate_text` does.
 
         Args:
-            env_id: id of a text task; None for the one that the learner's environments were made of.
+            env: id of a text task; None for the one that the learner's environments were made of.
             every: completions or pairs between evaluations.
             completions: a time.
             folder: gets evaluations.csv and over_optimisation.csv, or None.
             **task: arguments of the task; see `evaluate_text`.
         """
-        super().__init__(env_id or "", every, completions, None if folder is None else folder / "evaluations.csv")
-        self.env_id, self.folder, self.task = env_id, folder, task
+        path = None if folder is None else folder / "evaluations.csv"
+        super().__init__(env, every, completions, path)  # type: ignore[arg-type]
+        self.folder, self.task = folder, task
         self.over_optimisation = np.zeros((0, len(CURVE)))
         """(evaluations, 4) with the columns of CURVE; the proxy is nan where there is none."""
 
     def evaluate(self, episodes: int | None = None) -> TextEvaluation:
         """Evaluate now."""
-        found = evaluate_text(self.model, self.env_id, episodes or self.episodes, **self.task)
+        found = evaluate_text(self.model, self.env, episodes or self.episodes, **self.task)
         self.curve = np.vstack([self.curve, [self.num_timesteps, found.mean, found.sd, found.episodes]])
         proxy = np.nan if found.proxy is None else found.proxy
         row = (self.num_timesteps, found.mean, proxy, found.kl)

@@ -16,12 +16,12 @@ from prefenvs.metrics.over_optimisation import best_of_n_kl
 SELECTIONS = ("best", "rejection", "weights")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class FineTuningConfig(OnlineConfig):
     """Likelihood of the reference's completions, weighted by reward."""
 
     beta: float = 0.5
-    """How much reward is worth a nat: towards 0 the best completion alone counts."""
+    """How much reward is worth a nat: towards 0 the best completion alone counts. "best" does not read it."""
     group: int = 16
     """N, completions of a prompt that are weighed against each other."""
     selection: str = "weights"
@@ -31,9 +31,10 @@ class FineTuningConfig(OnlineConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        above(self, beta=0)
         if self.selection not in SELECTIONS:
             raise unknown_name("selection", self.selection, SELECTIONS)
+        if self.selection != "best":
+            above(self, beta=0)
 
 
 class RewardWeighted(OnlineLearner):
@@ -68,7 +69,7 @@ class RewardWeighted(OnlineLearner):
         return -(batch.targets["weights"] * logps.sum(-1)).sum() * self.config.group / len(logps)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class BestOfNConfig(OnlineConfig):
     """The best of n completions."""
 

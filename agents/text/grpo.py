@@ -15,7 +15,7 @@ from prefenvs.agents.text.policy_losses import AGGREGATIONS, ppo_token_loss
 from prefenvs.error import unknown_name
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class GRPOConfig(OnlineConfig):
     """GRPO, by default as Shao et al. 2024 (arXiv:2402.03300) but for smaller groups; GRPO_VARIANTS has others."""
 

@@ -29,7 +29,7 @@ from prefenvs.tasks.text.language import Language
 from prefenvs.tasks.text.lm import in_parts, pretrain, sample_in_parts
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TextConfig:
     """Settings that all learners of language models share."""
 
@@ -38,7 +38,8 @@ class TextConfig:
     max_grad_norm: float = 1.0
     """Gradients longer than this are shortened to it."""
     warmup: float = 0.0
-    """Share of the run over which learning rates rise linearly from 0, before they stay or fall."""
+    """Share of the run over which learning rates rise linearly to their value, before they stay or fall. The iteration
+    that begins counts, so the first learns too."""
     forward_rows: int | None = None
     """Completions that are written or scored at a time where no gradient is taken, to bound memory; None for all of
     them. Draws do not depend on it, numbers but by rounding."""
@@ -96,7 +97,8 @@ class TextLearner:
         self.preferences = preferences or TextPreferenceConfig()
         if not isinstance(self.config, self.config_class):
             raise TypeError(f"config={config!r} is not a {self.config_class.__name__}.")
-        self._schedules = [_schedule(rate) for rate in self._rates()]
+        for rate in self._rates():
+            _schedule(rate)  # refuses what is none, at once
         self.envs, self.language = _checked(env), language_of(env)
         self.device, self.seed, self.verbose = get_device(device), seed, verbose
         self.policy_kwargs = dict(policy_kwargs or {})
@@ -130,6 +132,10 @@ class TextLearner:
     def _iterate(self) -> None:
         """Learn a little, and count it in `num_timesteps`."""
         raise NotImplementedError
+
+    def _next_size(self) -> int:
+        """How much of `unit` the next iteration will count."""
+        return int(self.envs.num_envs)
 
     def trained(self) -> dict[str, nn.Module]:
         """The modules that the optimiser trains, the policy first."""
@@ -265,7 +271,8 @@ class TextLearner:
         Args:
             path: the zip.
             env: to go on learning in, or to say what the words are.
-            policy: a LanguageModel of the same architecture, where it was trained with one of your own.
+            policy: a LanguageModel of the same architecture, where it was trained with one of your own. What was frozen
+                is frozen of it, and the rest learns.
             device: cpu, cuda or auto.
             **changes: arguments of the constructor in place of the saved ones, and those that JSON lacks.
 
@@ -289,7 +296,7 @@ class TextLearner:
         """Put back what `state` gave.
 
         Raises:
-            RunMismatch: if it belongs to other networks.
+            RunMismatch: if it belongs to other networks, or to others of their weights.
         """
         load_learner_state(self, state)
 
@@ -379,10 +386,12 @@ class TextLearner:
         return [self.config.learning_rate]
 
     def _set_learning_rate(self) -> None:
-        done, warmup = self.num_timesteps / self._total_timesteps, self.config.warmup
-        for group, (rate, falls) in zip(self.optimizer.param_groups, self._schedules, strict=True):
+        total, warmup = self._total_timesteps, self.config.warmup
+        done, begun = self.num_timesteps / total, (self.num_timesteps + self._next_size()) / total
+        for group, given in zip(self.optimizer.param_groups, self._rates(), strict=True):
+            rate, falls = _schedule(given)
             if done < warmup:
-                group["lr"] = rate * done / warmup
+                group["lr"] = rate * min(1.0, begun / warmup)
             else:
                 group["lr"] = rate * (1.0 - done) / (1.0 - warmup) if falls else rate
         self.logger.record("train/learning_rate", self.optimizer.param_groups[0]["lr"])

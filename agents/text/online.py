@@ -40,7 +40,7 @@ CONTROLLERS = ("fixed", "adaptive", "adaptive_per_batch")
 """How beta follows the KL: not at all, Ziegler et al. 2019 (a completion), Ramamurthy et al. 2022 (a batch)."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class OnlineConfig(TextConfig):
     """Settings that all online methods share."""
 

@@ -16,7 +16,7 @@ P3O_LOSSES = {"joint": p3o_joint, "separate": p3o_separate}
 """By what is clipped: the two completions' ratios together (V2), or each alone (V1)."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class P3OConfig(OnlineConfig):
     """P3O, Wu et al. 2023, arXiv:2310.00212."""
 

@@ -14,7 +14,7 @@ from prefenvs.agents.text.options import above
 from prefenvs.agents.text.policy_losses import ppo_token_loss, token_mean, value_loss
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TokenPPOConfig(OnlineConfig):
     """PPO over tokens; clip, lambda and gamma as in Fu et al. 2025, arXiv:2502.18770."""
 

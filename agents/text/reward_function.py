@@ -11,7 +11,7 @@ import torch
 from prefenvs.error import EvaluationOnly
 from prefenvs.preference_env import EvaluationEnv
 from prefenvs.tasks.text import language_of
-from prefenvs.tasks.text.language import Language, left_padded, message_text, right_padded
+from prefenvs.tasks.text.language import Language, left_padded, message_text, prompt_numbers, right_padded
 
 RewardFunction = Callable[..., list[float | None]]
 """`f(prompts, completions, **columns)` from texts or lists of messages, to a reward each; None for what has none."""
@@ -55,20 +55,19 @@ def _true_reward(env: Any) -> RewardFunction:
             "by this reward must not train on it."
         )
     language = language_of(env)
-    width = language.prompt_tokens.shape[1]
-    numbers = {tuple(tokens): i for i, tokens in enumerate(language.prompt_tokens.tolist())}
-
-    def number(prompt: list[int]) -> int | None:
-        return numbers.get(tuple([language.pad] * (width - len(prompt)) + prompt))
 
     def true_reward(prompts: list[Any], completions: list[Any], **columns: Any) -> list[float | None]:
         """The task's true reward of each completion."""
 
-        def score(rows: list[Encoded]) -> Any:
+        def score(rows: list[Encoded]) -> list[float | None]:
+            ids = prompt_numbers(language, left_padded([prompt for prompt, _ in rows], language.pad))
             tokens = right_padded([completion for _, completion in rows], language.max_new_tokens, language.pad)
-            return base.task.rewards(np.array([number(prompt) for prompt, _ in rows]), tokens)
+            known, rewards = ids >= 0, np.full(len(rows), None)
+            if known.any():
+                rewards[known] = base.task.rewards(ids[known], tokens[known])
+            return rewards.tolist()
 
-        return _score_texts(prompts, completions, language, score, lambda prompt: number(prompt) is not None)
+        return _score_texts(prompts, completions, language, score)
 
     return true_reward
 
@@ -80,11 +79,11 @@ def _model_reward(model: Any, language: Language) -> RewardFunction:
         """The reward model's reward of each completion."""
 
         @torch.no_grad()
-        def score(rows: list[Encoded]) -> Any:
+        def score(rows: list[Encoded]) -> list[float | None]:
             shown = left_padded([prompt for prompt, _ in rows], language.pad)
             written = right_padded([completion for _, completion in rows], language.max_new_tokens, language.pad)
             both = (torch.as_tensor(tokens, device=device) for tokens in (shown, written))
-            return function(*both).cpu().numpy()
+            return function(*both).cpu().double().tolist()
 
         return _score_texts(prompts, completions, language, score)
 
@@ -95,20 +94,19 @@ def _score_texts(
     prompts: list[Any],
     completions: list[Any],
     language: Language,
-    score: Callable[[list[Encoded]], Any],
-    known: Callable[[list[int]], bool] = lambda prompt: True,
+    score: Callable[[list[Encoded]], list[float | None]],
 ) -> list[float | None]:
-    """Rewards of the texts that can be read, all at once; None for the others."""
+    """Rewards by `score` of the texts that can be read, all at once; None for the others."""
     rewards: list[float | None] = [None] * len(prompts)
     places, rows = [], []
     for place, (prompt, completion) in enumerate(zip(prompts, completions, strict=True)):
         read = _read(prompt, completion, language)
-        if read is not None and known(read[0]):
+        if read is not None:
             places.append(place)
             rows.append(read)
     if rows:
-        for place, reward in zip(places, score(rows).tolist(), strict=True):
-            rewards[place] = float(reward)
+        for place, reward in zip(places, score(rows), strict=True):
+            rewards[place] = reward
     return rewards
 
 

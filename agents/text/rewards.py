@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,7 +15,7 @@ from prefenvs.agents.reward_models.text import TEXT_REWARD_MODELS, TextModel, Te
 from prefenvs.agents.text.options import above, at_least, check_options
 from prefenvs.error import unknown_name
 from prefenvs.segments import Label, Query
-from prefenvs.tasks.text.language import Language
+from prefenvs.tasks.text.language import Language, prompt_numbers
 
 Reward = Callable[[Tensor, Tensor], Tensor] | Any
 """A reward model with `score(prompts, completions)`, or a function: (n, P) and (n, T) int64 to (n,)."""
@@ -30,15 +29,14 @@ def score(reward: Reward, prompts: Tensor, completions: Tensor) -> Tensor:
 
 def true_reward(envs: Any, language: Language) -> Reward:
     """The true reward that a batch of environments of the evaluation door pays, of any completions of its prompts."""
-    numbers = {prompt.tobytes(): i for i, prompt in enumerate(language.prompt_tokens)}
 
     def paid(prompts: Tensor, completions: Tensor) -> Tensor:
-        ids = [numbers.get(prompt.tobytes(), -1) for prompt in prompts.cpu().numpy()]
-        if -1 in ids:
+        ids = prompt_numbers(language, prompts.cpu().numpy())
+        if (unknown := ids < 0).any():
             raise ValueError(
-                f"{prompts[ids.index(-1)].tolist()} is no prompt of the task, which knows no reward of it."
+                f"{prompts[int(unknown.argmax())].tolist()} is no prompt of the task, which knows no reward of it."
             )
-        rewards = envs.unwrapped.task.task.rewards(np.array(ids), completions.cpu().numpy())
+        rewards = envs.unwrapped.task.task.rewards(ids, completions.cpu().numpy())
         return torch.as_tensor(rewards, dtype=torch.float32, device=prompts.device)
 
     return paid

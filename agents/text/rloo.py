@@ -12,7 +12,7 @@ from prefenvs.agents.text.options import at_least
 from prefenvs.agents.text.policy_losses import reinforce
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RLOOConfig(OnlineConfig):
     """RLOO, Ahmadian et al. 2024, arXiv:2402.14740."""
 

@@ -16,7 +16,7 @@ from prefenvs.agents.text.rewards import learn_reward, need_score, score, untrai
 from prefenvs.agents.text.sample_weights import rejection_sample
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RSOConfig(DirectConfig):
     """Statistical rejection sampling, Liu et al. 2023, arXiv:2309.06657."""
 

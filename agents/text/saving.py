@@ -13,6 +13,7 @@ import torch
 from prefenvs.agents.checkpoint import Arrays, load_module, load_optimizer, module_state, optimizer_state, under
 from prefenvs.agents.reward_models.text.surface import decoder_shape
 from prefenvs.agents.saving import read_agent, reading, with_ending, write_agent
+from prefenvs.error import RunMismatch
 from prefenvs.tasks.text.lm import Decoder
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ def save_learner(learner: TextLearner, path: str | Path) -> None:
         "class": type(learner).__name__,
         "config": asdict(learner.config),
         "decoder": decoder_shape(learner.policy) or None,
+        "frozen": [name for name, parameter in learner.policy.named_parameters() if not parameter.requires_grad],
         "seed": learner.seed,
         "policy_kwargs": learner.policy_kwargs,
         "own": learner._own_settings(),
@@ -44,7 +46,7 @@ def read_learner(
     Args:
         cls: of the learner.
         path: the zip.
-        policy: a LanguageModel of the same architecture; not needed for a Decoder.
+        policy: a LanguageModel of the same architecture; not needed for a Decoder. What of it learns is as it was.
         changes: names of further arguments of the constructor that are given again.
 
     Returns:
@@ -53,7 +55,7 @@ def read_learner(
     path = with_ending(path)
     facts, arrays = read_agent(cls, path)
     with reading(path):
-        shape, given = facts["decoder"], facts.get("given", ())
+        shape, given, frozen = facts["decoder"], facts.get("given", ()), facts.get("frozen")
         arguments = {
             "config": cls.config_class(**_tuples(cls.config_class, facts["config"])),
             "seed": int(facts["seed"]),
@@ -68,7 +70,11 @@ def read_learner(
             f"{path} was trained with {names} of your own, which a file does not hold. "
             f"Pass it again: load(path, env, {again}). Nothing was loaded or asked."
         )
-    return policy or Decoder(**shape), arguments, arrays
+    made = policy or Decoder(**shape)
+    if frozen is not None:  # earlier files do not say it
+        for name, parameter in made.named_parameters():
+            parameter.requires_grad_(name not in frozen)
+    return made, arguments, arrays
 
 
 def learner_state(learner: TextLearner) -> Arrays:
@@ -85,15 +91,28 @@ def load_learner_state(learner: TextLearner, state: Arrays) -> None:
     """Put back what `learner_state` gave.
 
     Raises:
-        RunMismatch: if it belongs to other networks.
+        RunMismatch: if it belongs to other networks, or to others of their weights.
     """
     for name, module in {**learner.trained(), "reference": learner.reference}.items():
         load_module(module, under(name, state))
+    _check_moments(learner.optimizer, under("optimizer", state))
     load_optimizer(learner.optimizer, under("optimizer", state))
     learner._load_own_state(under("own", state))
     for name in set(GENERATORS) & set(state):  # earlier files lack predict_rng, which then begins anew
         getattr(learner, name).set_state(torch.as_tensor(np.array(state[name])))
     learner.num_timesteps = int(state["num_timesteps"])
+
+
+def _check_moments(optimizer: torch.optim.Optimizer, state: Arrays) -> None:
+    """Refuse moments that are not of the weights which the optimiser trains."""
+    shapes = [tuple(parameter.shape) for group in optimizer.param_groups for parameter in group["params"]]
+    for key, array in state.items():
+        place = int(key.partition("/")[0])
+        if array.ndim and (place >= len(shapes) or array.shape != shapes[place]):
+            raise RunMismatch(
+                f"the saved optimiser trained other weights than the {len(shapes)} that learn here. Freeze of the "
+                "policy what was frozen, and no more."
+            )
 
 
 def _tuples(cls: type[Any], values: dict[str, Any]) -> dict[str, Any]:

@@ -83,7 +83,9 @@ def make_learner(arm: str, task: TextEnum, policy: Tabular, rewards: np.ndarray,
     method, _, passes = arm.removesuffix(" moved").partition(" x")
     envs = gym.make_vec("prefenvs/TextEnum-v0", num_envs=COMPLETIONS, view="completion")
     if method == "dpo":
-        config: Any = DirectAlignment.config_class(DPO_RATE, batch_size=COMPLETIONS // 2, options={"beta": DPO_BETA})
+        config: Any = DirectAlignment.config_class(
+            learning_rate=DPO_RATE, batch_size=COMPLETIONS // 2, options={"beta": DPO_BETA}
+        )
         pairs = exact.listed_pairs(task, *answers)
         return DirectAlignment(policy, envs, pairs=pairs, config=config, seed=seed, device="cpu")
     learner, make, own = ONLINE[method]

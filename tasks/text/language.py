@@ -120,6 +120,17 @@ def completion_mask(completions: np.ndarray, eos: int = 0, pad: int = 0) -> np.n
     return (before == 0) & (ends | ~over)
 
 
+def prompt_numbers(language: Language, prompts: np.ndarray) -> np.ndarray:
+    """(n,) int64 ids of left-padded prompts (n, P), of any width; -1 where the language has no such prompt."""
+    width = max(prompts.shape[1], language.prompt_tokens.shape[1])
+    known, asked = (
+        np.pad(tokens, ((0, 0), (width - tokens.shape[1], 0)), constant_values=language.pad)
+        for tokens in (language.prompt_tokens, np.asarray(prompts, np.int64))
+    )
+    numbers = {prompt.tobytes(): number for number, prompt in enumerate(known)}
+    return np.array([numbers.get(prompt.tobytes(), -1) for prompt in asked], np.int64)
+
+
 def prompts_and_completions(segments: Any, language: Language) -> tuple[np.ndarray, np.ndarray]:
     """Segments of a text task, in either view, as a language model reads them.
 

@@ -78,7 +78,7 @@ class TrunkEnsemble(TextRewardModel):
     Members that start from one language model are a fine-tuning ensemble, from M of them a pre-training ensemble, which
     agrees less where all are wrong: Eisenstein et al. 2023, arXiv:2312.09244; Coste et al. 2023, arXiv:2310.02743.
     Weights are stacked and the language model is mapped over them by `torch.func.vmap`: its `hidden` must not branch on
-    values, as that of a Decoder and of a model of transformers does not.
+    values, as that of a Decoder does not. Models of transformers attend by "eager" here: their other ways branch.
     """
 
     free_level = True
@@ -112,7 +112,7 @@ class TrunkEnsemble(TextRewardModel):
             self.register_buffer(_key(name), buffer.clone())
         self.head, self.bias = draw_heads(models[0], len(models), rng)
         # On no device: it only says how the stacked weights are used, and is no part of the module.
-        self._shape = (LastStream(copy.deepcopy(models[0])).to("meta"),)
+        self._shape = (LastStream(_eager(copy.deepcopy(models[0]))).to("meta"),)
         self._names = list(weights)
 
     @property
@@ -162,6 +162,14 @@ def draw_heads(model: Any, members: int, rng: torch.Generator) -> tuple[nn.Param
     device = next(model.parameters()).device
     weights = torch.randn(members, model.width, generator=rng) / (model.width + 1) ** 0.5
     return nn.Parameter(weights.to(device)), nn.Parameter(torch.zeros(members, device=device))
+
+
+def _eager(model: Any) -> Any:
+    """Let those parts of a model that are of transformers attend without a look at the values of the mask."""
+    for module in model.modules():
+        if hasattr(getattr(module, "config", None), "_attn_implementation"):
+            module.config._attn_implementation = "eager"
+    return model
 
 
 def _key(name: str) -> str:

@@ -81,7 +81,9 @@ class TransformersModel(nn.Module):
         Args:
             name: a local folder, or with `local_files_only=False` a name on the hub.
             local_files_only: whether to refuse to download.
-            lora: arguments of peft's LoraConfig; only these small matrices are then trained.
+            lora: arguments of peft's LoraConfig; only these small matrices are then trained. A learner shares the rest
+                between policy, reference and reward: to merge, merge a copy of the policy,
+                `copy.deepcopy(learner.policy).model.merge_and_unload()`.
             eos: end token; by default the model's own.
             pad: padding token; by default the model's own, or else `eos`.
             vocab_size: tokens it may write.

@@ -214,6 +214,13 @@ def test_a_loaded_learner_goes_on_with_its_pairs_and_asks_nothing_again(asked, t
     assert torch.equal(loaded.policy.table, unbroken.policy.table)
 
 
+def test_learning_rates_rise_by_the_pairs_of_each_step_the_last_of_a_pass_being_fewer():
+    config = DirectConfig(learning_rate=1.0, batch_size=3, warmup=0.8)
+    made, rates = learner(config=config, pairs=some_pairs(4), steps=0), []
+    made.learn(10, callback=lambda *_: rates.append(made.optimizer.param_groups[0]["lr"]) or True)
+    np.testing.assert_allclose(rates, [3 / 8, 4 / 8, 7 / 8, 1.0, 1.0])  # steps of 3, 1, 3, 1 and 3 pairs
+
+
 @pytest.mark.parametrize("count", [5, 20, 40])
 def test_other_pairs_may_be_given_to_load(count, tmp_path):
     config = DirectConfig(batch_size=7)

@@ -55,7 +55,7 @@ def every_pair(name="TextBandit", prompts=3):
 def test_direct_alignment_on_every_pair(loss):
     """The hinge loss has another optimum, and shows that the bound tells one from the other."""
     pairs = every_pair()
-    config = DirectConfig("lin_0.3", 1e9, batch_size=len(pairs), options={"beta": BETA})
+    config = DirectConfig(learning_rate="lin_0.3", max_grad_norm=1e9, batch_size=len(pairs), options={"beta": BETA})
     learner = DirectAlignment(table(), envs(), loss=loss, pairs=pairs, config=config, device="cpu")
     before, after = distance(learner.learn(200 * len(pairs)), prompts=3)
     assert before > 0.25
@@ -140,7 +140,7 @@ def test_best_of_n_has_its_law_and_fine_tuning_on_the_best_tends_to_it():
     arms = learner.complete(prompts, torch.Generator().manual_seed(0))[:, 0].reshape(4, -1)
     counts = torch.nn.functional.one_hot(arms, 30).double().mean(1).numpy()
     assert total_variation(counts, exact[:4]).max() < 0.03
-    config = FineTuningConfig(**{**FREE, "group": 4}, selection="best")
+    config = FineTuningConfig(**{**FREE, "group": 4, "beta": 0.0}, selection="best")  # which knows no beta
     policy = completion_probabilities(trained(RewardWeighted, config, num_envs=1024).policy, task)
     assert total_variation(policy, exact).mean() < 0.1
 
@@ -156,6 +156,7 @@ def true_reward(name):
 
 
 def test_rejection_sampling_optimisation_on_its_own_pairs():
-    config = RSOConfig("lin_0.3", 1e9, pairs=6000, candidates=32, beta=BETA, batch_size=2000, options={"beta": BETA})
+    rates = {**FREE, "learning_rate": "lin_0.3"}
+    config = RSOConfig(**rates, pairs=6000, candidates=32, batch_size=2000, options={"beta": BETA})
     learner = RSO(table(), envs(), reward=true_reward("TextBandit"), config=config, device="cpu", seed=0)
     assert distance(learner.learn(2000 * 200))[1] < 0.1

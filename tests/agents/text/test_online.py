@@ -23,6 +23,7 @@ from prefenvs.agents.text.preference_pairs import ask_pairs
 from prefenvs.agents.text.rewards import TextPreferenceConfig
 from prefenvs.agents.text.rloo import RLOO, RLOOConfig
 from prefenvs.agents.text.rso import RSO, RSOConfig
+from prefenvs.error import RunMismatch
 from prefenvs.tasks.text.enumerable import TextEnum
 from prefenvs.tasks.text.lm import Decoder, Tabular
 
@@ -91,8 +92,9 @@ def test_rollouts_are_drawn_at_their_temperature():
     ("rate", "warmup", "shares"),
     [
         ("lin_1e-2", 0.0, [8, 7, 6, 5, 4, 3, 2, 1]),
-        ("lin_1e-2", 0.5, [0, 2, 4, 6, 8, 6, 4, 2]),
-        (1e-2, 0.5, [0, 2, 4, 6, 8, 8, 8, 8]),
+        ("lin_1e-2", 0.5, [2, 4, 6, 8, 8, 6, 4, 2]),
+        (1e-2, 0.05, [8] * 8),
+        (1e-2, 0.5, [2, 4, 6, 8, 8, 8, 8, 8]),
     ],
 )
 def test_learning_rates_rise_over_the_warm_up_and_then_stay_or_fall(rate, warmup, shares):
@@ -106,6 +108,13 @@ def test_learning_rates_rise_over_the_warm_up_and_then_stay_or_fall(rate, warmup
     learner.learn(32 * 8, callback=note)
     np.testing.assert_allclose([policy for policy, _ in rates], 1e-2 * np.array(shares) / 8)
     assert [critic for _, critic in rates[4:]] == [1e-3] * 4
+
+
+def test_learning_rates_of_replaced_settings_are_those_of_the_next_iteration():
+    learner = made(TokenPPO, config=TokenPPOConfig(learning_rate=1e-2, epochs=1)).learn(32)
+    learner.config = dataclasses.replace(learner.config, learning_rate=1e-5, critic_learning_rate=0.0)
+    learner.learn(32)
+    assert [group["lr"] for group in learner.optimizer.param_groups] == [1e-5, 0.0]
 
 
 @pytest.mark.parametrize("rate", ["1e-3", "lin_", "lin_x", "exp_1e-3", -1e-3, float("nan")])
@@ -201,6 +210,26 @@ def test_forward_rows_bounds_every_pass_without_gradient_and_changes_no_number(c
     assert bound <= 10 < most
     with pytest.raises(ValueError, match="forward_rows=0, expected 1 or more"):
         cls.config_class(forward_rows=0)
+
+
+@pytest.mark.parametrize("given", [False, True])
+@pytest.mark.parametrize("cls", [GRPO, TokenPPO])
+def test_a_loaded_learner_of_a_partly_frozen_policy_goes_on_as_an_unbroken_one(cls, given, tmp_path):
+    def frozen():
+        torch.manual_seed(0)
+        policy = decoder()
+        policy.words.requires_grad_(False)
+        return policy
+
+    unbroken = made(cls, frozen()).learn(32 * 4)
+    made(cls, frozen()).learn(32 * 2).save(tmp_path / "agent")
+    policy = decoder() if given else None
+    loaded = cls.load(tmp_path / "agent", envs(), reward=reward, policy=policy, device="cpu")
+    loaded.learn(32 * 2, reset_num_timesteps=False)
+    assert [n for n, p in loaded.policy.named_parameters() if not p.requires_grad] == ["words"]
+    assert same(loaded, unbroken)
+    with pytest.raises(RunMismatch, match="the saved optimiser trained other weights than the 16 that learn here"):
+        made(GRPO, decoder()).load_state(made(GRPO, frozen()).learn(32).state())
 
 
 @pytest.mark.parametrize("deterministic", [False, True])
@@ -447,6 +476,8 @@ def test_a_transform_of_one_s_own_takes_the_options_that_it_names(monkeypatch):
         (TokenPPOConfig, {"value_clip": -0.2}, "value_clip=-0.2, expected more than 0"),
         (TokenPPOConfig, {"trace": 1.5}, r"trace=1.5, expected a number in \[0, 1\]"),
         (FineTuningConfig, {"beta": 0.0}, "beta=0.0, expected more than 0"),
+        (FineTuningConfig, {"beta": 0.0, "selection": "rejection"}, "beta=0.0, expected more than 0"),
+        (FineTuningConfig, {"beta": -1.0, "selection": "best"}, "beta=-1.0, expected 0 or more"),
         (DirectConfig, {"batch_size": 0}, "batch_size=0, expected 1 or more"),
         (RSOConfig, {"candidates": 1}, "candidates=1, expected 2 or more"),
         (RSOConfig, {"batch_size": 0}, "batch_size=0, expected 1 or more"),

@@ -141,6 +141,12 @@ def test_a_decoder_is_saved_with_its_shape(name, tmp_path):
 
 
 @pytest.mark.parametrize("name", TEXT_AGENTS)
+def test_settings_are_given_by_name_as_subclasses_may_add_some_before_others(name):
+    with pytest.raises(TypeError, match="positional argument"):
+        agent_class(name).config_class(1e-3)
+
+
+@pytest.mark.parametrize("name", TEXT_AGENTS)
 def test_a_callback_sees_every_iteration_and_can_stop(name):
     seen = []
 

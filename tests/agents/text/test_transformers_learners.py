@@ -1,13 +1,17 @@
 """Learners train any model of transformers, whole or by LoRA, as they train a Decoder."""
 
+import copy
+import dataclasses
 import sys
 
 import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from torch.func import functional_call
 
 from prefenvs.agents.reward_models.text import WordPairs
+from prefenvs.agents.reward_models.text.scalar import LastStream
 from prefenvs.agents.text.direct import DirectAlignment
 from prefenvs.agents.text.grpo import GRPO
 from prefenvs.agents.text.pair_logps import pair_logps, with_reference
@@ -106,6 +110,40 @@ def test_with_lora_the_small_matrices_are_trained_alone_by_policy_critic_and_rew
     assert not changed(loaded.policy, dict(learner.policy.named_parameters()))
     if cls in (GRPO, TokenPPO):
         assert torch.equal(*(model.proxy(prompts, completions) for model in (learner, loaded)))
+
+
+@pytest.mark.parametrize("lora", [False, True])
+def test_an_ensemble_of_whole_models_learns_the_reward_and_scores_as_each_of_them_would(lora):
+    envs = gym.make_vec("prefenvs/TextEnum-v0", num_envs=32, view="completion", budget=64)
+    ask = dataclasses.replace(ASK, reward_model="trunk_ensemble", reward_options={"members": 2})
+    policy = gpt2(lora)
+    attends = policy.model.config._attn_implementation
+    learner = GRPO(policy, envs, preferences=ask, seed=0, device="cpu").learn(64)
+    model, trunk = learner.reward, gpt2(lora)
+    assert learner.policy.model.config._attn_implementation == attends  # of the copies alone
+    prompts, completions = torch.tensor([[0, 2], [1, 3]]), torch.tensor([[1, 2, 3, 0], [1, 0, 0, 0]])
+    expected = []
+    for member in range(2):
+        weights = {name.replace("/", "."): weight[member] for name, weight in model.trunks.items()}
+        stream = functional_call(LastStream(trunk), weights, (prompts, completions))
+        expected.append(stream @ model.head[member] + model.bias[member])
+    torch.testing.assert_close(model.raw_scores(prompts, completions), torch.stack(expected), atol=1e-5, rtol=1e-5)
+
+
+def test_a_merged_copy_writes_as_the_policy_and_leaves_reference_and_reward_as_they_are():
+    learner = made(GRPO, gpt2(lora=True)).learn(96)
+    prompts, completions = torch.tensor([[1, 2]]), torch.tensor([[3, 1, 0, 0]])
+
+    def told():
+        reference = learner.reference.logprobs(prompts, completions)
+        return learner.policy.logprobs(prompts, completions), reference, learner.proxy(prompts, completions)
+
+    before = told()
+    merged = copy.deepcopy(learner.policy).model.merge_and_unload()
+    merged_logps = TransformersModel(merged, eos=0, pad=0).logprobs(prompts, completions)
+    assert not torch.equal(before[0], before[1])
+    torch.testing.assert_close(merged_logps, before[0])
+    assert all(torch.equal(*pair) for pair in zip(before, told(), strict=True))
 
 
 def test_a_model_that_cannot_write_the_language_is_refused_with_how_to_show_it():

@@ -13,7 +13,7 @@ from prefenvs.making import make_task
 from prefenvs.queries import pairs_within
 from prefenvs.tasks.task import Task
 from prefenvs.tasks.text import TEXT_TASKS, language_of
-from prefenvs.tasks.text.language import completion_mask, prompts_and_completions
+from prefenvs.tasks.text.language import completion_mask, left_padded, prompt_numbers, prompts_and_completions
 from prefenvs.tasks.text.scores import random_rewards, reference_rewards
 
 over_the_registry = pytest.mark.parametrize("spec", TEXT_TASKS, ids=lambda spec: spec.name)
@@ -38,6 +38,19 @@ def rollout(env, actions):
 def random_actions(env, n, seed=0):
     env.action_space.seed(seed)
     return [env.action_space.sample() for _ in range(n)]
+
+
+@over_the_registry
+def test_prompts_are_known_by_their_tokens_however_wide_they_are_padded(spec):
+    language = language_of(spec.name)
+    prompts = language.prompt_tokens[::-1]
+    numbers = np.arange(len(prompts))[::-1]
+    wider = np.pad(prompts, ((0, 0), (3, 0)), constant_values=language.pad)
+    bare = [row[(row != language.pad).argmax() :].tolist() for row in prompts]
+    for padded in (prompts, wider, left_padded(bare, language.pad)):
+        np.testing.assert_array_equal(prompt_numbers(language, padded), numbers)
+    assert prompt_numbers(language, left_padded([bare[0], bare[0] * 40], language.pad)).tolist() == [numbers[0], -1]
+    np.testing.assert_array_equal(prompt_numbers(language, np.full((2, 1), language.pad)), [-1, -1])
 
 
 @over_the_registry
