@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -95,6 +96,24 @@ def split_arguments(
     """The arguments for the task's class, with those of `settings` that its spec names, and the other settings."""
     own = {name: value for name, value in settings.items() if name in spec.kwargs}
     return {**own, **(task_kwargs or {})}, {name: value for name, value in settings.items() if name not in own}
+
+
+def changed_arguments(spec: TaskSpec, task_kwargs: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The arguments of a task that make it another than the suite's: no defaults spelt out and no size of a drawing."""
+    module, _, name = spec.entry_point.partition(":")
+    parameters = inspect.signature(getattr(importlib.import_module(module), name)).parameters
+    usual = {**{key: parameter.default for key, parameter in parameters.items()}, **spec.kwargs}
+    drawing = ("width", "height") if spec.entry_point.startswith("prefenvs.tasks.control") else ()
+    return {
+        key: value
+        for key, value in (task_kwargs or {}).items()
+        if key not in drawing and not (key in usual and _same(value, usual[key]))
+    }
+
+
+def _same(value: Any, usual: Any) -> bool:
+    equal = value == usual
+    return isinstance(equal, bool | np.bool_) and bool(equal)  # of arrays it is an array
 
 
 def feedback_config(settings: Mapping[str, Any], others: tuple[str, ...] = ()) -> FeedbackConfig:

@@ -32,7 +32,9 @@ class FeedbackConfig:
     feedback_seed: int = 0
     """Seed of the teacher's answers; the environment's own seed does not touch it."""
     store: str | None = None
-    """SQLite file that keeps the answers, or None for memory. With a file, an oracle with settings is a dataclass."""
+    """SQLite file that keeps the answers, or None for memory. Refused for other settings than it was begun with, so an
+    oracle with settings, or an object among a task's arguments, is a dataclass or has a text `source`. Functions are
+    told by their names: two lambdas of one place are not told apart, nor is what a local function holds."""
     run: str = "run"
     """Name under which the answers are kept in the store."""
     calibration: Calibration | None = None
