@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gymnasium as gym
 
+from prefenvs.calibration import _reference_set
 from prefenvs.tasks import TASKS
 from prefenvs.tasks.task import TaskSpec
 
@@ -24,10 +25,11 @@ def register(spec: TaskSpec) -> None:
 
     Args:
         spec: as of the suite's tasks; `prefenvs.tasks.text.text_spec` makes that of a text task. One of the same name
-            that was registered before is replaced.
+            that was registered before is replaced, with its id.
 
     Raises:
         ValueError: if a task of the suite has this name. Nothing was registered.
+        gymnasium.error.Error: if Gymnasium takes no such id. Nothing was registered.
 
     Example:
         >>> import gymnasium as gym, prefenvs
@@ -37,9 +39,13 @@ def register(spec: TaskSpec) -> None:
     """
     if spec.name in _SUITE:
         raise ValueError(f"name={spec.name!r} is a task of the suite; choose another. Nothing was registered.")
-    TASKS[spec.name] = spec
     gym.registry.pop(spec.id, None)
     _register(spec)
+    old = TASKS.get(spec.name, spec)
+    if old.id != spec.id:
+        gym.registry.pop(old.id, None)
+    TASKS[spec.name] = spec
+    _reference_set.cache_clear()  # it may hold play of the old one
 
 
 def _register(spec: TaskSpec) -> None:
