@@ -126,9 +126,10 @@ class Feedback:
                 f"asked for {query.n} labels, {int(self.remaining)} of {self.config.budget} are left. "
                 "Ask for fewer, or make the env with a larger budget=. No label was recorded."
             )
-        if self._pending and self._pending[0][1].choice.shape[1] != query.k:
+        open_k = {label.choice.shape[1] for _, label in self._pending if len(label)}
+        if query.n and open_k - {query.k}:
             raise ValueError(
-                f"k={query.k}, but open questions show k={self._pending[0][1].choice.shape[1]} segments, and collect() "
+                f"k={query.k}, but open questions show k={open_k.pop()} segments, and collect() "
                 "gives one label of all. Call collect() first. Nothing was asked."
             )
         numbers = np.arange(self._next, self._next + query.n)
@@ -162,7 +163,8 @@ class Feedback:
         """
         if not self._pending:
             raise ValueError("no question is open. Call submit(query) first.")
-        numbers, labels = zip(*self._pending, strict=True)
+        answered = [part for part in self._pending if len(part[1])] or self._pending[-1:]
+        numbers, labels = zip(*answered, strict=True)
         collected = np.concatenate(numbers), Label.concatenate(list(labels))
         self._pending = []
         return collected

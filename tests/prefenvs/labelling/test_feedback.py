@@ -114,6 +114,18 @@ def test_questions_of_another_size_are_refused_while_some_are_open_and_cost_no_a
     assert (tickets.tolist(), label.choice.shape, feedback.remaining) == ([0, 1, 2, 3, 4], (5, 2), 13)
 
 
+def test_no_question_is_open_after_none_was_asked():
+    env, segments = pendulum(budget=20)
+    feedback, pairs = prefenvs.feedback(env), Query(segments[:10])
+    feedback.submit(pairs[:0])
+    assert feedback.collect()[1].choice.shape == (0, 2)
+    feedback.submit(pairs[:0])
+    feedback.submit(Query(segments[:10], 5))
+    feedback.submit(pairs[:0])
+    tickets, label = feedback.collect()
+    assert (tickets.tolist(), label.choice.shape) == ([0, 1], (2, 5))
+
+
 @pytest.mark.parametrize("answer", ["choice", "ranking", "rating", "soft"])
 def test_no_question_gets_a_label_without_answers_of_the_kind_asked_for(answer):
     env, segments = pendulum(answer=answer)
