@@ -11,6 +11,7 @@ import numpy as np
 
 from prefenvs.error import EvaluationOnly, PrefenvsError
 from prefenvs.recorder import Recorder
+from prefenvs.registration import reduced
 from prefenvs.tasks.task import State, Task
 
 if TYPE_CHECKING:
@@ -167,8 +168,7 @@ class PreferenceEnv(gym.Env[Any, Any]):
         """Pickle as the recipe: a copy starts afresh, without recordings and without the feedback of the original."""
         if self._rebuild is None:
             raise TypeError("this PreferenceEnv was not made by gym.make or prefenvs.wrap and cannot be pickled.")
-        function, arguments = self._rebuild
-        return _rebuild, (function, arguments, self.spec)
+        return reduced(*self._rebuild, self.spec)
 
     # The oracle's side, reached by `prefenvs.feedback` in this process or from another one.
 
@@ -291,12 +291,6 @@ def evaluation_only(task: str) -> EvaluationOnly:
         f"{task} was made with evaluation=True: this door shows the true reward and answers no queries. "
         "Make another env without evaluation=True to ask for labels."
     )
-
-
-def _rebuild(function: Callable[..., Any], arguments: dict[str, Any], spec: Any) -> Any:
-    env = function(**arguments)
-    env.spec = spec
-    return env
 
 
 def check_action(action: Any, space: gym.Space[Any]) -> None:

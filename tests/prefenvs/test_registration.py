@@ -1,4 +1,6 @@
 import dataclasses
+import pickle
+from pathlib import Path
 
 import gymnasium as gym
 import numpy as np
@@ -8,6 +10,7 @@ import prefenvs
 from prefenvs.agents import GRPO, TextPreferenceConfig
 from prefenvs.agents.text.evaluation import evaluate_text
 from prefenvs.agents.text.grpo import GRPOConfig
+from prefenvs.runs import Job, execute
 from prefenvs.tasks import TASKS
 from prefenvs.tasks.text import language_of, text_spec
 from prefenvs.tasks.text.env import TextTask
@@ -99,6 +102,20 @@ def test_a_replaced_task_leaves_no_units_and_no_id_behind(registered):
         assert loud.id in gym.registry
     finally:
         gym.registry.pop(loud.id, None)
+
+
+def test_copies_and_workers_know_a_task_of_ones_own(registered, monkeypatch, tmp_path):
+    env = gym.make(registered, view="completion", word="y")
+    envs = gym.make_vec(registered, num_envs=2, view="completion")
+    copies = pickle.dumps([env.unwrapped, envs.unwrapped])
+    monkeypatch.syspath_prepend(Path(__file__).parent)
+    assert execute([Job("a", "jobs_to_run:knows", {"task": "TextShout"})], tmp_path).tables["a"] == [{"knows": True}]
+    monkeypatch.delitem(TASKS, "TextShout")  # as in a new process
+    gym.registry.pop(registered)
+    for copy in pickle.loads(copies):
+        copy.reset(seed=0)
+        assert copy.spec.id == registered
+    assert registered in gym.registry
 
 
 def test_an_id_that_gymnasium_refuses_leaves_nothing_behind():
