@@ -155,12 +155,12 @@ class Report:
 
     def run(self, command: str) -> int:
         """Write the page."""
-        from prefenvs.report import write_report
+        from prefenvs.report.page import write_page
         from prefenvs.report.read import read_runs
 
         with usage():
-            read_runs(self.runs)
-        print(write_report(*self.runs))
+            runs = read_runs(self.runs)
+        print(write_page(runs))
         return 0
 
 
