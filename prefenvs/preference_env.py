@@ -10,7 +10,7 @@ import gymnasium as gym
 import numpy as np
 
 from prefenvs.error import EvaluationOnly, PrefenvsError
-from prefenvs.recorder import Recorder
+from prefenvs.recorder import SNAPSHOT_EVERY, Recorder
 from prefenvs.registration import reduced
 from prefenvs.tasks.task import State, Task
 
@@ -75,7 +75,7 @@ class PreferenceEnv(gym.Env[Any, Any]):
         harmless_info: tuple[str, ...] = (),
         recorded_episodes: int = 100,
         pixels: int | None = None,
-        restorable: bool = True,
+        snapshot_every: int | None = SNAPSHOT_EVERY,
         task_kwargs: Mapping[str, Any] | None = None,
     ) -> None:
         """Hide `task`. Use `gym.make` or `prefenvs.wrap` instead, which call this.
@@ -89,13 +89,15 @@ class PreferenceEnv(gym.Env[Any, Any]):
             harmless_info: keys of the task's info that may reach the learner.
             recorded_episodes: finished episodes that can still be asked about.
             pixels: side of square images to observe in place of the task's own observation.
-            restorable: whether `task` has `get_state` and `set_state`, and `task.unwrapped` repeats its steps.
+            snapshot_every: steps between states that are kept to draw segments, from which `task.unwrapped` repeats the
+                steps; None for a task without `get_state` and `set_state`.
             task_kwargs: what a task of the suite was made with, so that units and optimal values are those of the same
                 task. None: it is a user's own, whatever its name.
         """
         self.task_name, self.horizon, self.feedback_config = name, horizon, config
-        self._task, self._harmless_info, self._pixels, self._restorable = task, harmless_info, pixels, restorable
-        self._recorder = Recorder(factors, recorded_episodes)
+        self._task, self._harmless_info, self._pixels = task, harmless_info, pixels
+        self._restorable = snapshot_every is not None
+        self._recorder = Recorder(factors, recorded_episodes, snapshot_every or SNAPSHOT_EVERY)
         self._task_kwargs = None if task_kwargs is None else dict(task_kwargs)
         self._stream = -1
         self._feedback: Any = None
@@ -211,8 +213,8 @@ class PreferenceEnv(gym.Env[Any, Any]):
             raise ValueError("cannot draw segments: make the env with render_mode='rgb_array'.")
         if not self._restorable:
             raise ValueError(
-                "cannot draw segments: this environment has no get_state and set_state, or wrappers between it and "
-                "prefenvs.wrap that may change actions. Put those outside, around what prefenvs.wrap returns."
+                "cannot draw segments: this environment has no get_state and set_state. Add the two methods, as of "
+                "prefenvs.tasks.Task."
             )
         base: Any = self._task
         present: State = base.get_state()
