@@ -6,6 +6,7 @@ import faulthandler
 import importlib
 import json
 import os
+import pickle
 import queue
 import signal
 import subprocess
@@ -16,6 +17,8 @@ from contextlib import suppress
 from multiprocessing.connection import Connection, Pipe
 from pathlib import Path
 from typing import Any
+
+from prefenvs.registration import own_tasks
 
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
@@ -28,7 +31,10 @@ class Worker:
         self.connection, theirs = Pipe()
         place = theirs.fileno()
         paths = [os.path.abspath(entry) for entry in sys.path]
-        program = f"import sys; sys.path[:] = {paths}; from prefenvs._worker import serve; serve({place})"
+        program = (
+            f"import pickle, sys; sys.path[:] = {paths}; from prefenvs import _worker, register; "
+            f"[register(task) for task in pickle.loads({pickle.dumps(own_tasks())!r})]; _worker.serve({place})"
+        )
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-u", "-c", program],
             pass_fds=(place,),

@@ -31,7 +31,7 @@ def save_answers(path: str | Path, query: Query, label: Label) -> None:
 
     Raises:
         ValueError: if the label does not answer the query.
-        TypeError: for a context of other values than numbers, truth values and texts.
+        TypeError: for a context of other values than numbers (of at most 8 bytes), truth values and texts.
     """
     _check_pair(query, label)
     path, segments = Path(path), query.segments
@@ -121,9 +121,12 @@ def _as_numbers(name: str, array: np.ndarray) -> np.ndarray:
     if array.dtype.kind == "U":
         letters = array.dtype.itemsize // 4
         return np.ascontiguousarray(array, f"<U{letters}").reshape(-1).view("<u4").reshape(*array.shape, letters)
-    if array.dtype.kind not in "biuf":
-        raise TypeError(f"{name} holds {array.dtype}, expected numbers, truth values or texts. Nothing was written.")
-    return np.ascontiguousarray(array)
+    if array.dtype.kind not in "biuf" or array.dtype.itemsize > 8:
+        raise TypeError(
+            f"{name} holds {array.dtype}, expected numbers of at most 8 bytes, truth values or texts. Nothing was "
+            "written."
+        )
+    return np.ascontiguousarray(array, array.dtype.newbyteorder("="))
 
 
 def _as_texts(array: np.ndarray) -> np.ndarray:

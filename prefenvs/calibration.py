@@ -140,11 +140,12 @@ def weighted_scores(utility: np.ndarray, mask: np.ndarray, myopia: float) -> tup
     """
     if utility.shape[1] == 1 and mask.shape[1] != 1:
         return utility[:, 0], utility[:, 0]
-    plain = (utility * mask).sum(1)
+    utility = np.where(mask, utility, 0.0)  # nan on padding says nothing
+    plain = utility.sum(1)
     if myopia == 1.0:
         return plain, plain
     to_end = np.maximum(mask.sum(1, keepdims=True) - 1 - np.arange(mask.shape[1]), 0)
-    return plain, (utility * mask * myopia**to_end).sum(1)
+    return plain, (utility * myopia**to_end).sum(1)
 
 
 def measure(preference_model: Any, segments: JudgedSegments, myopia: float = 1.0) -> Calibration:

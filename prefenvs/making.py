@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -12,6 +13,7 @@ from gymnasium.wrappers import OrderEnforcing, PassiveEnvChecker, RecordEpisodeS
 
 from prefenvs.error import unknown_name
 from prefenvs.preference_env import EvaluationEnv, FeedbackConfig, PreferenceEnv
+from prefenvs.recorder import SNAPSHOT_EVERY
 from prefenvs.tasks import TASKS
 from prefenvs.tasks.task import State, TaskSpec
 
@@ -97,6 +99,24 @@ def split_arguments(
     return {**own, **(task_kwargs or {})}, {name: value for name, value in settings.items() if name not in own}
 
 
+def changed_arguments(spec: TaskSpec, task_kwargs: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The arguments of a task that make it another than the suite's: no defaults spelt out and no size of a drawing."""
+    module, _, name = spec.entry_point.partition(":")
+    parameters = inspect.signature(getattr(importlib.import_module(module), name)).parameters
+    usual = {**{key: parameter.default for key, parameter in parameters.items()}, **spec.kwargs}
+    drawing = ("width", "height") if spec.entry_point.startswith("prefenvs.tasks.control") else ()
+    return {
+        key: value
+        for key, value in (task_kwargs or {}).items()
+        if key not in drawing and not (key in usual and _same(value, usual[key]))
+    }
+
+
+def _same(value: Any, usual: Any) -> bool:
+    equal = value == usual
+    return isinstance(equal, bool | np.bool_) and bool(equal)  # of arrays it is an array
+
+
 def feedback_config(settings: Mapping[str, Any], others: tuple[str, ...] = ()) -> FeedbackConfig:
     """A FeedbackConfig from keyword arguments, checked as far as that costs nothing.
 
@@ -146,8 +166,8 @@ def wrap(
     """Make a preference environment of any Gymnasium environment: its reward is hidden and answers come from an oracle.
 
     Args:
-        env: the environment; its reward becomes the true reward. If it has `get_state` and `set_state`, and no wrapper
-            that may change actions, segments of it can be drawn.
+        env: the environment; its reward becomes the true reward. If it has `get_state` and `set_state`, segments of it
+            can be drawn. Below other wrappers than PASS_ACTIONS every state is kept for that, where it can draw at all.
         factors: called with `env` after each step; named factors of the reward. By default the reward itself.
             To learn their names `env` is reset and they are asked for once here. `prefenvs.calibrate(..., factors=)`
             measures their units.
@@ -192,7 +212,7 @@ def wrap(
         config=feedback_config(feedback),
         harmless_info=harmless_info,
         recorded_episodes=recorded_episodes,
-        restorable=_restorable(env),
+        snapshot_every=_snapshot_every(env),
     )
     wrapped._rebuild = (_wrap_arguments, arguments)
     return wrapped
@@ -206,15 +226,17 @@ PASS_ACTIONS = (
     *(TimeLimit, OrderEnforcing, PassiveEnvChecker, RecordEpisodeStatistics),
     *(gym.ObservationWrapper, gym.RewardWrapper),
 )
-"""Wrappers that hand on actions as they are."""
+"""Wrappers that are known to hand on actions as they are, so that steps can be repeated below them."""
 
 
-def _restorable(env: gym.Env[Any, Any]) -> bool:
-    """Whether the states of a user's environment can be restored and its steps repeated by `env.unwrapped`."""
+def _snapshot_every(env: gym.Env[Any, Any]) -> int | None:
+    """Steps between the states to keep of a user's environment; 1 where a wrapper may take other steps than told."""
     base = env.unwrapped
+    if not (env.render_mode == "rgb_array" and hasattr(base, "get_state") and hasattr(base, "set_state")):
+        return None
     while isinstance(env, PASS_ACTIONS):
         env = env.env
-    return env is base and hasattr(base, "get_state") and hasattr(base, "set_state")
+    return SNAPSHOT_EVERY if env is base else 1
 
 
 class ForeignTask(gym.Wrapper[Any, Any, Any, Any]):

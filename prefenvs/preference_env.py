@@ -10,7 +10,8 @@ import gymnasium as gym
 import numpy as np
 
 from prefenvs.error import EvaluationOnly, PrefenvsError
-from prefenvs.recorder import Recorder
+from prefenvs.recorder import SNAPSHOT_EVERY, Recorder
+from prefenvs.registration import reduced
 from prefenvs.tasks.task import State, Task
 
 if TYPE_CHECKING:
@@ -32,7 +33,9 @@ class FeedbackConfig:
     feedback_seed: int = 0
     """Seed of the teacher's answers; the environment's own seed does not touch it."""
     store: str | None = None
-    """SQLite file that keeps the answers, or None for memory. With a file, an oracle with settings is a dataclass."""
+    """SQLite file that keeps the answers, or None for memory. Refused for other settings than it was begun with, so an
+    oracle with settings, or an object among a task's arguments, is a dataclass or has a text `source`. Functions are
+    told by their names: two lambdas of one place are not told apart, nor is what a local function holds."""
     run: str = "run"
     """Name under which the answers are kept in the store."""
     calibration: Calibration | None = None
@@ -72,7 +75,7 @@ class PreferenceEnv(gym.Env[Any, Any]):
         harmless_info: tuple[str, ...] = (),
         recorded_episodes: int = 100,
         pixels: int | None = None,
-        restorable: bool = True,
+        snapshot_every: int | None = SNAPSHOT_EVERY,
         task_kwargs: Mapping[str, Any] | None = None,
     ) -> None:
         """Hide `task`. Use `gym.make` or `prefenvs.wrap` instead, which call this.
@@ -86,13 +89,15 @@ class PreferenceEnv(gym.Env[Any, Any]):
             harmless_info: keys of the task's info that may reach the learner.
             recorded_episodes: finished episodes that can still be asked about.
             pixels: side of square images to observe in place of the task's own observation.
-            restorable: whether `task` has `get_state` and `set_state`, and `task.unwrapped` repeats its steps.
+            snapshot_every: steps between states that are kept to draw segments, from which `task.unwrapped` repeats the
+                steps; None for a task without `get_state` and `set_state`.
             task_kwargs: what a task of the suite was made with, so that units and optimal values are those of the same
                 task. None: it is a user's own, whatever its name.
         """
         self.task_name, self.horizon, self.feedback_config = name, horizon, config
-        self._task, self._harmless_info, self._pixels, self._restorable = task, harmless_info, pixels, restorable
-        self._recorder = Recorder(factors, recorded_episodes)
+        self._task, self._harmless_info, self._pixels = task, harmless_info, pixels
+        self._restorable = snapshot_every is not None
+        self._recorder = Recorder(factors, recorded_episodes, snapshot_every or SNAPSHOT_EVERY)
         self._task_kwargs = None if task_kwargs is None else dict(task_kwargs)
         self._stream = -1
         self._feedback: Any = None
@@ -165,8 +170,7 @@ class PreferenceEnv(gym.Env[Any, Any]):
         """Pickle as the recipe: a copy starts afresh, without recordings and without the feedback of the original."""
         if self._rebuild is None:
             raise TypeError("this PreferenceEnv was not made by gym.make or prefenvs.wrap and cannot be pickled.")
-        function, arguments = self._rebuild
-        return _rebuild, (function, arguments, self.spec)
+        return reduced(*self._rebuild, self.spec)
 
     # The oracle's side, reached by `prefenvs.feedback` in this process or from another one.
 
@@ -209,8 +213,8 @@ class PreferenceEnv(gym.Env[Any, Any]):
             raise ValueError("cannot draw segments: make the env with render_mode='rgb_array'.")
         if not self._restorable:
             raise ValueError(
-                "cannot draw segments: this environment has no get_state and set_state, or wrappers between it and "
-                "prefenvs.wrap that may change actions. Put those outside, around what prefenvs.wrap returns."
+                "cannot draw segments: this environment has no get_state and set_state. Add the two methods, as of "
+                "prefenvs.tasks.Task."
             )
         base: Any = self._task
         present: State = base.get_state()
@@ -289,12 +293,6 @@ def evaluation_only(task: str) -> EvaluationOnly:
         f"{task} was made with evaluation=True: this door shows the true reward and answers no queries. "
         "Make another env without evaluation=True to ask for labels."
     )
-
-
-def _rebuild(function: Callable[..., Any], arguments: dict[str, Any], spec: Any) -> Any:
-    env = function(**arguments)
-    env.spec = spec
-    return env
 
 
 def check_action(action: Any, space: gym.Space[Any]) -> None:

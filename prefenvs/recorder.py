@@ -13,6 +13,9 @@ from prefenvs.error import SegmentForgotten
 from prefenvs.segments import JUDGED, Arrays
 from prefenvs.tasks.task import State
 
+SNAPSHOT_EVERY = 50
+"""Steps between the states that are kept of an episode."""
+
 
 @dataclass
 class _Episode:
@@ -40,7 +43,9 @@ class Recorder:
     at the reset and every `snapshot_every` steps, so that any step can be restored by replaying at most that many.
     """
 
-    def __init__(self, factor_names: tuple[str, ...], episodes: int = 100, snapshot_every: int = 50) -> None:
+    def __init__(
+        self, factor_names: tuple[str, ...], episodes: int = 100, snapshot_every: int = SNAPSHOT_EVERY
+    ) -> None:
         self.factor_names, self.snapshot_every, self.capacity = factor_names, snapshot_every, episodes
         self.episode = -1
         """Number of the present episode; -1 before the first reset."""

@@ -124,8 +124,9 @@ class SegmentStore:
                 reset (Gymnasium's NEXT_STEP mode) and are left out.
 
         Raises:
-            ValueError: if `ids` has another shape, leaves steps of an episode out (see `cut`) or is that of a reset
-                where an episode ended. Nothing was recorded.
+            ValueError: if `ids` has another shape, jumps from an episode's first step on, as a wrapper that repeats
+                actions does, or is that of a reset where an episode ended. Nothing was recorded. Where it jumps later,
+                since steps were taken elsewhere, the episode is split.
         """
         ids = np.asarray(ids, np.int64)
         if ids.shape != (self.num_envs, 3):
@@ -160,7 +161,8 @@ class SegmentStore:
         """Refuse what would make an episode of each step, or lose the last step of each."""
         stream, episode, step = begun
         opened, expected = self._open[row], int(self._expected[row, 2])
-        if opened is not None and opened.key == (stream, episode) and step > expected:
+        first = opened is not None and opened.key == (stream, episode) and opened.length == 1
+        if first and step > expected:  # a gap after more than one step is of steps taken elsewhere
             raise ValueError(
                 f"ids jump from step {expected - 1} to {step} in episode {episode} of stream {stream}: does a wrapper "
                 "repeat actions? Put it below the preference environment, as in prefenvs.wrap(Repeat(env)), so that "

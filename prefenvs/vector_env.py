@@ -16,6 +16,7 @@ from prefenvs.batched_recorder import BatchedRecorder
 from prefenvs.error import PrefenvsError, unknown_name
 from prefenvs.making import feedback_config, make_task, split_arguments
 from prefenvs.preference_env import FeedbackConfig, evaluation_only, replayed_frames
+from prefenvs.registration import reduced
 from prefenvs.segments import Arrays, map_arrays
 from prefenvs.tasks import TASKS
 from prefenvs.tasks.task import BatchedStep, BatchedTask
@@ -119,7 +120,7 @@ class BatchedEnv(gym.vector.VectorEnv[Any, Any, np.ndarray]):
 
     def __reduce__(self) -> Any:
         """Pickle as the recipe: a copy starts afresh, without recordings and without the feedback of the original."""
-        return _rebuild, (self._recipe, self.spec)
+        return reduced(make_vec, self._recipe, self.spec)
 
     def _check_autoreset(self) -> None:
         if self.autoreset_mode is not AutoresetMode.NEXT_STEP or None in self._generators:
@@ -391,12 +392,6 @@ def check_actions(actions: Any, space: gym.Space[Any], num_envs: int) -> np.ndar
             "has the policy diverged? Nothing was done."
         )
     return array.astype(space.dtype, copy=False)
-
-
-def _rebuild(recipe: dict[str, Any], spec: Any) -> BatchedEnv:
-    env = make_vec(**recipe)
-    env.spec = spec
-    return env
 
 
 def _seeds(seed: int | list[int | None] | None, num_envs: int) -> list[int | None]:

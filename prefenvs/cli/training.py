@@ -24,7 +24,8 @@ class Train:
     """Train an agent from preferences, or on the true reward (agents sac and ppo). The same command again resumes."""
 
     env: str | None = None
-    """Task: an id such as prefenvs/Pendulum-v0, or its name. By default the preset's."""
+    """Task: an id such as prefenvs/Pendulum-v0, or its name; one of your own as my_module:prefenvs/TextMine-v0. By
+    default the preset's."""
     agent: str | None = None
     """See `prefenvs list agents`; on the true reward sac and ppo. On text tasks ppo is token_ppo, which learns from
     preferences. By default the preset's."""
@@ -154,12 +155,12 @@ class Report:
 
     def run(self, command: str) -> int:
         """Write the page."""
-        from prefenvs.report import write_report
+        from prefenvs.report.page import write_page
         from prefenvs.report.read import read_runs
 
         with usage():
-            read_runs(self.runs)
-        print(write_report(*self.runs))
+            runs = read_runs(self.runs)
+        print(write_page(runs))
         return 0
 
 
@@ -195,10 +196,14 @@ def _trained(folder: Path) -> tuple[str, str]:
     """Task and agent of a finished run."""
     from prefenvs.agents import AGENTS
     from prefenvs.agents.train import read_config
+    from prefenvs.tasks import TASKS
 
     config, path = read_config(folder), folder / "agent.zip"
     if config["agent"] not in AGENTS:
         raise unknown_name("agent", config["agent"], AGENTS, "Agents on the true reward are not kept.")
+    if config["task"] not in TASKS:
+        first = 'One of your own: python -c "import my_module, prefenvs.cli as c; c.main()" eval --run-folder ...'
+        raise unknown_name("task", config["task"], TASKS, first)
     if not path.is_file():
         raise ValueError(f"there is no {path}: the run has not finished. Go on with its own command, then score it.")
     return config["task"], config["agent"]

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
-from xxhash import xxh3_128_hexdigest
 
 from prefenvs.calibration import Calibration, measure, reference_set, utility_of, weighted_scores
 from prefenvs.error import BudgetSpent, SegmentForgotten
+from prefenvs.labelling.described import described
 from prefenvs.labelling.random_stream import uniforms
 from prefenvs.labelling.source import LocalSource, Source, find_source
 from prefenvs.labelling.store import AnswerStore, payload_hashes
+from prefenvs.making import changed_arguments
 from prefenvs.oracles import make_oracle
 from prefenvs.preference_env import FeedbackConfig
 from prefenvs.segments import JUDGED, JudgedSegments, Label, Query, Segments, map_arrays
+from prefenvs.tasks import TASKS
 from prefenvs.teacher import (
     Thresholds,
     answer_margins,
@@ -62,19 +62,25 @@ class Feedback:
         self._next = 0
         self._answered = 0
         self._closed = False
-        self._store = AnswerStore(
-            self.config.store,
-            self.config.run,
-            {
-                "task": self.task,
-                "oracle": _describe(self._oracle, kept=self.config.store is not None),
-                "teacher": dataclasses.asdict(self._teacher),
-                "answer": self.config.answer,
-                "calibration": self.config.calibration and dataclasses.asdict(self.config.calibration),
-                "feedback_seed": self.config.feedback_seed,
-                **({"task_kwargs": _describe_arguments(self._task_kwargs)} if self._task_kwargs else {}),
-            },
-        )
+        kept = self.config.store is not None  # in memory nobody else is served
+        self._store = AnswerStore(self.config.store, self.config.run, self._settings() if kept else {})
+
+    def _settings(self) -> dict[str, Any]:
+        """What decides the answers, for the store to compare.
+
+        Raises:
+            TypeError: if the settings of the oracle or the task cannot be told.
+        """
+        changed = changed_arguments(TASKS[self.task], self._task_kwargs) if self._task_kwargs else {}
+        return {
+            "task": self.task,
+            "oracle": described(self._oracle, "oracle"),
+            "teacher": dataclasses.asdict(self._teacher),
+            "answer": self.config.answer,
+            "calibration": self.config.calibration and dataclasses.asdict(self.config.calibration),
+            "feedback_seed": self.config.feedback_seed,
+            **({"task_kwargs": described(changed, "task_kwargs")} if changed else {}),
+        }
 
     @property
     def num_streams(self) -> int:
@@ -120,9 +126,10 @@ class Feedback:
                 f"asked for {query.n} labels, {int(self.remaining)} of {self.config.budget} are left. "
                 "Ask for fewer, or make the env with a larger budget=. No label was recorded."
             )
-        if self._pending and self._pending[0][1].choice.shape[1] != query.k:
+        open_k = {label.choice.shape[1] for _, label in self._pending if len(label)}
+        if query.n and open_k - {query.k}:
             raise ValueError(
-                f"k={query.k}, but open questions show k={self._pending[0][1].choice.shape[1]} segments, and collect() "
+                f"k={query.k}, but open questions show k={open_k.pop()} segments, and collect() "
                 "gives one label of all. Call collect() first. Nothing was asked."
             )
         numbers = np.arange(self._next, self._next + query.n)
@@ -156,7 +163,8 @@ class Feedback:
         """
         if not self._pending:
             raise ValueError("no question is open. Call submit(query) first.")
-        numbers, labels = zip(*self._pending, strict=True)
+        answered = [part for part in self._pending if len(part[1])] or self._pending[-1:]
+        numbers, labels = zip(*answered, strict=True)
         collected = np.concatenate(numbers), Label.concatenate(list(labels))
         self._pending = []
         return collected
@@ -408,42 +416,3 @@ def _pick(judged: JudgedSegments, rows: np.ndarray) -> JudgedSegments:
         judged.terminated[rows],
         judged.task,
     )
-
-
-def _describe(oracle: Any, *, kept: bool) -> str:
-    """A short text that changes when the oracle's own settings do; values and arrays are not printed.
-
-    Raises:
-        TypeError: if answers are to be kept in a file and the settings cannot be told.
-    """
-    name = type(oracle).__name__
-    if not dataclasses.is_dataclass(oracle):
-        if kept and object.__getstate__(oracle):
-            raise TypeError(
-                f"oracle={oracle!r} has settings that a store of answers cannot tell apart, so it might serve one "
-                f"{name}'s answers to another. Make {name} a dataclass (@dataclass(frozen=True)), or leave out store=. "
-                "Nothing was asked."
-            )
-        return name
-    parts = []
-    for field in dataclasses.fields(oracle):
-        value = getattr(oracle, field.name)
-        shown = getattr(value, "source", value) if field.name == "values" else value
-        if isinstance(shown, np.ndarray):  # its repr leaves out digits, and most of a large one
-            shown = (shown.dtype.str, shown.shape, xxh3_128_hexdigest(shown.tobytes()))
-        parts.append(f"{field.name}={shown!r}")
-    return f"{name}({', '.join(parts)})"
-
-
-def _describe_arguments(arguments: Mapping[str, Any]) -> str:
-    """A text that changes when a task's arguments do, the same in every process; a long one is hashed."""
-    text = json.dumps(arguments, sort_keys=True, default=_name)
-    return text if len(text) <= 200 else hashlib.sha256(text.encode()).hexdigest()
-
-
-def _name(value: Any) -> Any:
-    """What stands in JSON for an array, a function or another object: its numbers, its name, its class."""
-    if isinstance(value, np.ndarray | np.generic):
-        return value.tolist()
-    named = value if hasattr(value, "__qualname__") else type(value)
-    return f"{named.__module__}.{named.__qualname__}"

@@ -34,8 +34,8 @@ class Hierarchical:
     """Standard deviation of each factor summed over a segment; by default those of the calibration."""
 
     def calibrated(self, calibration: Calibration) -> Hierarchical:
-        """The same oracle with the factors' units of a calibration, where it has none of its own."""
-        return self if self.units is not None else replace(self, units=calibration.factor_sd)
+        """The same oracle with the factors' units of a calibration; asked for where `units` is None."""
+        return replace(self, units=calibration.factor_sd)
 
     def compare(self, a: JudgedSegments, b: JudgedSegments) -> np.ndarray:
         """(n,) by how many units the deciding factor favours `a`; negative for `b`, 0 for a tie, nan for a skip.

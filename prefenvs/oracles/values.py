@@ -71,10 +71,6 @@ class TabularValues:
         return self.action_values[np.asarray(observations), np.asarray(actions)]
 
 
-_DRAWING = frozenset({"width", "height"})
-"""Arguments of tasks that change no number."""
-
-
 def expert_values(task: str | None, task_kwargs: Mapping[str, Any] | None = None) -> Values:
     """The values shipped with a task: exact on grids and small text tasks, of a trained policy on some control tasks.
 
@@ -89,7 +85,7 @@ def expert_values(task: str | None, task_kwargs: Mapping[str, Any] | None = None
         NoExpert: naming the command that trains them, where actions are continuous.
         DamagedFile: if the file cannot be read.
     """
-    from prefenvs.making import make_task
+    from prefenvs.making import changed_arguments, make_task
     from prefenvs.tasks import TASKS
 
     if task in TASKS and TASKS[task].entry_point.startswith("prefenvs.tasks.grid"):
@@ -100,7 +96,7 @@ def expert_values(task: str | None, task_kwargs: Mapping[str, Any] | None = None
         return TabularValues(v, q, float(base.mdp.gamma))
     if task in TASKS and TASKS[task].exact_values:
         return make_task(TASKS[task], task_kwargs=task_kwargs).optimal_values()
-    changed = sorted(set(task_kwargs or {}) - _DRAWING)
+    changed = sorted(changed_arguments(TASKS[task], task_kwargs)) if task in TASKS else []
     if task in shipped_experts() and not changed:
         return load_values(EXPERTS_FOLDER / f"{task}.safetensors")
     trainable = task in TASKS and isinstance(make_task(TASKS[task], task_kwargs=task_kwargs).action_space, Box)

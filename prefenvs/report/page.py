@@ -46,7 +46,11 @@ def write_report(*folders: Path | str, out: Path | None = None) -> Path:
         ValueError: if no folder is given, one is no run folder, or they do not belong together.
         DamagedFile: if a file in a folder cannot be read in full.
     """
-    runs = read_runs(folders)
+    return write_page(read_runs(folders), out)
+
+
+def write_page(runs: Sequence[RunFolder], out: Path | None = None) -> Path:
+    """As `write_report`, of runs that `read_runs` gave."""
     arms = group_arms(runs)
     references = references_of(arms)
     task = str(runs[0].config["task"])

@@ -23,6 +23,8 @@ MAY_BE_NAN = frozenset({"loss", "accuracy", "held_out_accuracy", "epochs"})
 
 ON_TRUE_REWARD = frozenset({"sac", "ppo"})
 """Agents that learn from the true reward; all others learn from preferences."""
+DEFAULT_LOSS = "dpo"
+"""The loss of a run of pairs of texts whose config names none."""
 TITLES = {"pebble": "PEBBLE", "prefppo": "PrefPPO", "sac": "SAC", "ppo": "PPO"}
 
 
@@ -203,9 +205,9 @@ def _label(config: dict[str, Any], all_configs: list[dict[str, Any]]) -> str:
     kind = "true reward" if config["agent"] in ON_TRUE_REWARD else "preferences"
     alike = [other for other in all_configs if other["agent"] == config["agent"]]
     differ = [
-        f"{key} {config.get(key)}"
+        f"{key} {config.get(key, DEFAULT_LOSS)}"
         for key in ("loss", "oracle", "teacher", "budget", "total_steps")
-        if key in config and len({json.dumps(_settings(other).get(key)) for other in alike}) > 1
+        if (key in config or key == "loss") and len({json.dumps(_settings(other).get(key)) for other in alike}) > 1
     ]
     if len(alike) > 1 and not differ:
         differ = [f"settings {alike.index(config) + 1}"]

@@ -82,6 +82,15 @@ def test_what_was_learned_without_the_callback_is_a_gap_in_its_store():
     assert set(first) == {*range(64 - 15 + 1), *range(96, 96 + 32 - 15 + 1)}
 
 
+def test_steps_that_were_taken_by_hand_are_a_gap_in_its_store():
+    model = prefppo(steps=64, task="Pendulum")
+    for _ in range(3):
+        model.env.step(np.zeros((2, 1), np.float32))
+    model.learn(64, reset_num_timesteps=False)
+    first = model.preferences.store.sample(1000, 15, np.random.default_rng(0)).ids[:, 2]
+    assert set(first) == {*range(64 - 15 + 1), *range(67, 67 + 64 - 15 + 1)}
+
+
 def test_short_segments_of_failed_episodes_are_among_them():
     segments = prefppo().preferences.store.sample(200, 15, np.random.default_rng(0))
     assert segments.terminated.any()

@@ -26,6 +26,12 @@ def environment(folder):
     return [{"threads": os.environ["OMP_NUM_THREADS"], "folder": folder.name, "absolute": folder.is_absolute()}]
 
 
+def knows(folder, task):
+    from prefenvs.tasks import TASKS
+
+    return [{"knows": task in TASKS}]
+
+
 def untidy(folder, what):
     return {"list": [1], "array": [{"x": [1, 2]}], "key": [{1: 2}]}[what]
 

@@ -73,6 +73,22 @@ def test_context_is_kept(tmp_path):
     assert_same(prefenvs.load_answers(tmp_path / "a.safetensors")[0], query)
 
 
+@pytest.mark.skipif(np.dtype(np.longdouble).itemsize == 8, reason="this machine has no longer numbers")
+def test_numbers_that_no_file_can_hold_are_refused(tmp_path):
+    with pytest.raises(TypeError, match=r"context/weight holds \w+, expected numbers of at most 8 bytes"):
+        context = {"weight": np.zeros(6, np.longdouble)}
+        prefenvs.save_answers(tmp_path / "a.safetensors", Query(segments(), context=context), CHOICE)
+    assert not list(tmp_path.iterdir())
+
+
+def test_numbers_of_another_byte_order_are_kept(tmp_path):
+    context = {"weight": np.arange(6, dtype=">f8"), "user": np.arange(6, dtype=">i4")}
+    prefenvs.save_answers(tmp_path / "a.safetensors", Query(segments(), context=context), CHOICE)
+    found = prefenvs.load_answers(tmp_path / "a.safetensors")[0].context
+    for name, values in context.items():
+        np.testing.assert_array_equal(found[name], values)
+
+
 def test_views_and_no_questions_at_all_are_kept(tmp_path):
     rows = segments(24)
     views = [

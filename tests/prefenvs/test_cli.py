@@ -1,9 +1,11 @@
 import json
 import re
 import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 
+import gymnasium as gym
 import pytest
 
 from prefenvs.agents.checkpoint import Barrier
@@ -158,6 +160,29 @@ def test_eval_scores_random_play(capsys):
     assert re.fullmatch(r"true return -\d+\.\d+ \+- \d+\.\d+ over 3 episodes of prefenvs/Pendulum-v0\n", short)
     assert run("eval", "--env", "prefenvs/Pendulum-v0", "--episodes", 3) == 0
     assert capsys.readouterr().out == short, "by id as by name, and the same episodes every time"
+
+
+OWN = """import dataclasses
+import prefenvs
+from prefenvs.tasks import TASKS
+prefenvs.register(dataclasses.replace(TASKS["MountainCar"], name="OwnCar"))
+"""
+
+
+def test_a_task_of_ones_own_is_known_by_its_module(capsys, tmp_path, monkeypatch):
+    (tmp_path / "own_car.py").write_text(OWN)
+    assert run("eval", "--env", "own_car:prefenvs/OwnCar-v0") == 2
+    assert "env=own_car:prefenvs/OwnCar-v0: No module named 'own_car'. PYTHONPATH says" in capsys.readouterr().err
+    assert run("eval", "--env", "OwnCar") == 2
+    assert "once its module is imported: --env my_module:prefenvs/" in capsys.readouterr().err
+    monkeypatch.syspath_prepend(tmp_path)
+    try:
+        assert run("eval", "--env", "own_car:prefenvs/OwnCar-v0", "--episodes", 1) == 0
+        assert "over 1 episodes of prefenvs/OwnCar-v0" in capsys.readouterr().out
+    finally:
+        TASKS.pop("OwnCar", None)
+        gym.registry.pop("prefenvs/OwnCar-v0", None)
+        sys.modules.pop("own_car", None)
 
 
 def test_report_writes_a_page(finished, capsys):

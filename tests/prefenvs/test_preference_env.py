@@ -8,7 +8,14 @@ import gymnasium as gym
 import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
-from gymnasium.wrappers import FrameStackObservation, NormalizeObservation, RecordEpisodeStatistics, TimeLimit
+from gymnasium.wrappers import (
+    FrameStackObservation,
+    NormalizeObservation,
+    NormalizeReward,
+    RecordEpisodeStatistics,
+    TimeLimit,
+)
+from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecFrameStack, VecMonitor, VecNormalize
 
 import prefenvs
@@ -516,10 +523,52 @@ def test_drawing_segments_of_a_users_environment_takes_no_step_of_the_present_ep
     assert inner.episode_count == 1
 
 
-def test_segments_are_not_drawn_where_a_wrapper_may_change_actions():
-    twice = gym.wrappers.TransformAction(Counted(), lambda action: 2 * action, Counted.action_space)
-    env = prefenvs.wrap(twice)
+class Repeat(gym.Wrapper):
+    """Takes each action as often as there were steps, in a state of its own."""
+
+    def reset(self, **arguments):
+        self.times = 0
+        return super().reset(**arguments)
+
+    def step(self, action):
+        self.times += 1
+        for _ in range(self.times):
+            result = super().step(action)
+        return result
+
+
+def doubled(env):
+    return gym.wrappers.TransformAction(env, lambda action: 2 * action, Counted.action_space)
+
+
+@pytest.mark.parametrize(
+    "wrapper", [doubled, Repeat, NormalizeReward, Monitor, lambda env: FrameStackObservation(TimeLimit(env, 40), 1)]
+)
+def test_segments_are_drawn_below_any_wrapper(wrapper):
+    env = prefenvs.wrap(wrapper(Counted()))
     segments = played_before(env)
-    with pytest.raises(ValueError, match=r"wrappers .* that may change actions"):
-        prefenvs.render(env, segments)
-    assert env.step(1)[0] == 2
+    env.step(1)
+    for clip, seen in zip(prefenvs.render(env, segments), segments.observations, strict=True):
+        assert clip[:, 0, 0, 0].tolist() == seen[:5].reshape(5).tolist()
+    assert env.step(1)[0].item() == {doubled: 4, Repeat: 3}.get(wrapper, 2)
+
+
+def test_states_are_kept_where_segments_can_be_drawn_and_steps_not_repeated():
+    def kept(env):
+        made = prefenvs.wrap(env)
+        played(made, 30)
+        return len(made._recorder._episodes[0].states)
+
+    blind = Counted()
+    blind.render_mode = None
+    assert kept(doubled(Counted())) == 31
+    assert kept(TimeLimit(Counted(), 60)) == 1
+    assert kept(doubled(blind)) == 0
+
+
+def test_an_environment_without_states_says_so_where_it_is_drawn():
+    pytest.importorskip("pygame", reason='drawing needs pygame: pip install "prefenvs[render]"')
+    made = prefenvs.wrap(gym.make("MountainCar-v0", render_mode="rgb_array"))
+    segments = played_before(made)
+    with pytest.raises(ValueError, match="no get_state and set_state"):
+        prefenvs.render(made, segments)

@@ -1,3 +1,7 @@
+import dataclasses
+import pickle
+from pathlib import Path
+
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -6,6 +10,7 @@ import prefenvs
 from prefenvs.agents import GRPO, TextPreferenceConfig
 from prefenvs.agents.text.evaluation import evaluate_text
 from prefenvs.agents.text.grpo import GRPOConfig
+from prefenvs.runs import Job, execute
 from prefenvs.tasks import TASKS
 from prefenvs.tasks.text import language_of, text_spec
 from prefenvs.tasks.text.env import TextTask
@@ -27,6 +32,13 @@ class TextShout(TextTask):
 
     def _factors(self, prompt_ids, tokens, mask):
         return {"shouts": (tokens == self._paid).sum(1)}
+
+
+class TextShoutLoudly(TextShout):
+    """Pays a hundred for each."""
+
+    def _factors(self, prompt_ids, tokens, mask):
+        return {"shouts": 100 * (tokens == self._paid).sum(1)}
 
 
 SPEC = text_spec("TextShout", f"{__name__}:TextShout", 3, ("shouts",), settings={"word": "x"})
@@ -78,3 +90,36 @@ def test_registering_again_replaces_ones_own_task_and_never_one_of_the_suite(reg
     with pytest.raises(ValueError, match="'TextEnum' is a task of the suite"):
         prefenvs.register(text_spec("TextEnum", SPEC.entry_point, 3, ("shouts",)))
     assert TASKS["TextEnum"] is suite
+
+
+def test_a_replaced_task_leaves_no_units_and_no_id_behind(registered):
+    before = prefenvs.calibrate("TextShout", segment_steps=1, steps=200).sd
+    loud = dataclasses.replace(SPEC, entry_point=f"{__name__}:TextShoutLoudly", version=1)
+    prefenvs.register(loud)
+    try:
+        assert prefenvs.calibrate("TextShout", segment_steps=1, steps=200).sd == pytest.approx(100 * before)
+        assert registered not in gym.registry
+        assert loud.id in gym.registry
+    finally:
+        gym.registry.pop(loud.id, None)
+
+
+def test_copies_and_workers_know_a_task_of_ones_own(registered, monkeypatch, tmp_path):
+    env = gym.make(registered, view="completion", word="y")
+    envs = gym.make_vec(registered, num_envs=2, view="completion")
+    copies = pickle.dumps([env.unwrapped, envs.unwrapped])
+    monkeypatch.syspath_prepend(Path(__file__).parent)
+    assert execute([Job("a", "jobs_to_run:knows", {"task": "TextShout"})], tmp_path).tables["a"] == [{"knows": True}]
+    monkeypatch.delitem(TASKS, "TextShout")  # as in a new process
+    gym.registry.pop(registered)
+    for copy in pickle.loads(copies):
+        copy.reset(seed=0)
+        assert copy.spec.id == registered
+    assert registered in gym.registry
+
+
+def test_an_id_that_gymnasium_refuses_leaves_nothing_behind():
+    with pytest.raises(gym.error.Error, match="Malformed"):
+        prefenvs.register(dataclasses.replace(SPEC, name="Text Shout"))
+    assert "Text Shout" not in TASKS
+    assert "prefenvs/Text Shout-v0" not in gym.registry

@@ -146,6 +146,15 @@ def test_arms_that_differ_in_a_setting_are_told_apart(tmp_path):
     ]
 
 
+def test_an_arm_of_the_default_loss_is_told_from_one_of_another(tmp_path):
+    default = make_run(tmp_path / "default", agent="dpo")
+    other = make_run(tmp_path / "other", agent="dpo", loss="ipo")
+    assert [arm.label for arm in group_arms([read_run(default), read_run(other)])] == [
+        "preferences (dpo, loss dpo)",
+        "preferences (dpo, loss ipo)",
+    ]
+
+
 def test_a_run_that_did_not_learn_is_not_called_a_success(tmp_path):
     assert "did not clearly beat random play" in report(make_run(tmp_path / "run", final=-249.0)).text
 

@@ -151,13 +151,19 @@ def step(store, t, after=None, ended=False):
     store.add(np.array([[t - 1.0]]), np.array([t - 1]), np.array([[float(t)]]), [ended], [False], ids)
 
 
-def test_steps_that_were_taken_elsewhere_split_an_episode_that_is_cut():
+def seen_elsewhere(cut):
+    """A store that saw steps 1 to 5 and 8 to 12 of an episode; 6 and 7 happened elsewhere."""
     store = SegmentStore(OBS, ACT)
-    for t in [*range(1, 6), *range(8, 13)]:  # steps 6 and 7 happened elsewhere
-        if t == 8:
+    for t in [*range(1, 6), *range(8, 13)]:
+        if t == 8 and cut:
             store.cut()
         step(store, t)
-    drawn = store.sample(300, 4, np.random.default_rng(0))
+    return store
+
+
+@pytest.mark.parametrize("cut", [False, True])
+def test_steps_that_were_not_seen_split_an_episode(cut):
+    drawn = seen_elsewhere(cut).sample(300, 4, np.random.default_rng(0))
     assert set(drawn.ids[:, 2]) == {0, 1, 7, 8}
     for first, seen in zip(drawn.ids[:, 2], drawn.observations[..., 0], strict=True):
         assert seen.tolist() == [first, first + 1, first + 2, first + 3, first + 4]

@@ -64,6 +64,7 @@ def test_myopia_weights_the_last_step_one():
     plain, weighted = weighted_scores(utility, mask, 0.5)
     np.testing.assert_allclose(plain, [7.0, 3.0])
     np.testing.assert_allclose(weighted, [1 * 0.25 + 2 * 0.5 + 4, 1 * 0.5 + 2])  # padding is not the last step
+    np.testing.assert_array_equal(weighted_scores(np.where(mask, utility, np.nan), mask, 0.5), [plain, weighted])
 
 
 def test_thresholds_are_alive_for_negative_returns():

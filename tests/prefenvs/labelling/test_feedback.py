@@ -16,7 +16,7 @@ from prefenvs.calibration import Calibration
 from prefenvs.labelling.feedback import Feedback
 from prefenvs.labelling.source import find_source
 from prefenvs.labelling.store import pack
-from prefenvs.oracles import Hierarchical, PartialReturn
+from prefenvs.oracles import DeterministicRegret, Hierarchical, PartialReturn, TabularValues
 
 
 def pendulum(steps=420, env_seed=1, segments=40, **settings):
@@ -112,6 +112,18 @@ def test_questions_of_another_size_are_refused_while_some_are_open_and_cost_no_a
     assert (feedback.asked, len(feedback.ask(Query(segments[:10], 5)))) == (5, 2)
     tickets, label = feedback.collect()
     assert (tickets.tolist(), label.choice.shape, feedback.remaining) == ([0, 1, 2, 3, 4], (5, 2), 13)
+
+
+def test_no_question_is_open_after_none_was_asked():
+    env, segments = pendulum(budget=20)
+    feedback, pairs = prefenvs.feedback(env), Query(segments[:10])
+    feedback.submit(pairs[:0])
+    assert feedback.collect()[1].choice.shape == (0, 2)
+    feedback.submit(pairs[:0])
+    feedback.submit(Query(segments[:10], 5))
+    feedback.submit(pairs[:0])
+    tickets, label = feedback.collect()
+    assert (tickets.tolist(), label.choice.shape) == ([0, 1], (2, 5))
 
 
 @pytest.mark.parametrize("answer", ["choice", "ranking", "rating", "soft"])
@@ -307,6 +319,7 @@ def test_another_question_under_a_used_number_is_refused(tmp_path):
         {"feedback_seed": 1},
         {"calibration": Calibration(sd=3.0)},
         {"task_kwargs": {"g": 5.0}},
+        {"task_kwargs": {"g": np.full(1, 10.0)}},
     ],
 )
 def test_a_store_of_other_settings_is_refused(changed, tmp_path):
@@ -385,6 +398,40 @@ def test_oracles_that_differ_deep_in_an_array_do_not_share_a_store(tmp_path):
     weights[1000] += 1e-12
     with pytest.raises(prefenvs.RunMismatch, match="was begun with"):
         pendulum(1, store=path, segments=0, oracle=WeighedSteps(weights))
+
+
+class OwnValues:
+    """Values that say where they come from."""
+
+    gamma = 0.9
+
+    def __init__(self, source):
+        self.source, self.net = source, object()
+
+    def v(self, observations):
+        return observations[..., 0]
+
+
+def test_a_store_goes_on_with_values_of_ones_own_and_is_refused_with_others(tmp_path):
+    path = str(tmp_path / "a.sqlite")
+    for _ in range(2):
+        pendulum(1, store=path, segments=0, oracle=DeterministicRegret(OwnValues("run 1")))
+    with pytest.raises(prefenvs.RunMismatch, match="run 2"):
+        pendulum(1, store=path, segments=0, oracle=DeterministicRegret(OwnValues("run 2")))
+    with pytest.raises(prefenvs.RunMismatch, match="was begun with"):
+        values = TabularValues(np.zeros(5), np.zeros((5, 2)), 0.9)
+        pendulum(1, store=path, segments=0, oracle=DeterministicRegret(values))
+    with pytest.raises(TypeError, match=r"oracle\.values is a OwnValues, .* give it a text `source`"):
+        pendulum(1, store=path, segments=0, oracle=DeterministicRegret(OwnValues(None)))
+
+
+def test_a_drawings_size_and_defaults_spelt_out_are_no_other_settings(tmp_path):
+    path = str(tmp_path / "a.sqlite")
+    pendulum(1, store=path, segments=0)
+    pendulum(1, store=path, segments=0, task_kwargs={"g": 10.0})
+    path = str(tmp_path / "b.sqlite")
+    for task_kwargs in ({}, {"width": 64, "height": 64}):
+        prefenvs.feedback(gym.make("prefenvs/HalfCheetah-v0", store=path, task_kwargs=task_kwargs))
 
 
 def test_a_store_goes_on_with_a_task_of_ones_own_functions_and_is_refused_with_another(tmp_path):

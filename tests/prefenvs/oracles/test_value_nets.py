@@ -89,6 +89,7 @@ def test_a_task_without_values_names_the_command_that_trains_them():
     with pytest.raises(NoExpert, match="'Pendulum' with other g, so regret"):
         expert_values("Pendulum", {"g": 5.0})
     assert expert_values("HalfCheetah", {"width": 64}).facts["task"] == "HalfCheetah"
+    assert expert_values("Pendulum", {"g": 10.0}).facts["task"] == "Pendulum"  # as it is anyway
 
 
 def test_a_file_of_ones_own_is_named_by_its_path(tmp_path):

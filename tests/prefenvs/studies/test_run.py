@@ -183,14 +183,18 @@ def test_what_makes_tables_is_all_but_the_functions_that_read_them():
     ],
 )
 def test_the_folder_of_a_run_is_named_by_what_makes_its_tables(file, counts, tmp_path, monkeypatch):
-    real = Path(prefenvs.__file__).parent
+    real, package = Path(prefenvs.__file__).parent, tmp_path / "prefenvs"
+    package.mkdir()
+    for name in ("agents", "tasks"):  # beside the package, which has links to them, as in a checkout
+        (tmp_path / name).mkdir()
+        (package / name).symlink_to(Path("..") / name)
     for path in (real / file, real / "agents" / "__init__.py", real / "tasks" / "__init__.py"):
-        copy = tmp_path / path.relative_to(real)
+        copy = package / path.relative_to(real)
         copy.parent.mkdir(parents=True, exist_ok=True)
         copy.write_bytes(path.read_bytes())
-    monkeypatch.setattr(prefenvs, "__file__", str(tmp_path / "__init__.py"))
+    monkeypatch.setattr(prefenvs, "__file__", str(package / "__init__.py"))
     before = code_hash(statement("starc"))
-    (tmp_path / file).write_bytes(b"changed")
+    (package / file).write_bytes(b"changed")
     assert (code_hash(statement("starc")) != before) is counts
 
 
