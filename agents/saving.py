@@ -17,6 +17,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.numpy import load as load_bytes
 from safetensors.numpy import save as save_bytes
+from stable_baselines3 import A2C
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.buffers import (
     DictReplayBuffer,
@@ -198,6 +199,14 @@ def _arguments(model: BaseAlgorithm, own: dict[str, Any]) -> dict[str, Any]:
     for name in ("replay_buffer_class", "rollout_buffer_class"):
         if held.get(name) in _CHOSEN:
             del held[name]
+    if isinstance(model, A2C):  # its constructor put the optimizer into the policy's arguments, and will again
+        arguments = dict(model.policy_kwargs)
+        held["use_rms_prop"] = arguments.get("optimizer_class") is torch.optim.RMSprop
+        held["rms_prop_eps"] = 1e-5
+        if held["use_rms_prop"]:
+            held["rms_prop_eps"] = arguments.get("optimizer_kwargs", {}).get("eps", 1e-5)
+            arguments = {key: value for key, value in arguments.items() if not key.startswith("optimizer_")}
+        held["policy_kwargs"] = arguments
     return held
 
 

@@ -7,14 +7,14 @@ import zipfile
 import gymnasium as gym
 import numpy as np
 import pytest
-from stable_baselines3 import DQN, PPO, SAC
+from stable_baselines3 import A2C, DQN, PPO, SAC
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.noise import NormalActionNoise
 from stable_baselines3.common.policies import ActorCriticPolicy
 
 import prefenvs
 from prefenvs.agents import PEBBLE, PreferenceConfig, PrefPPO, QuantileDQN
-from prefenvs.agents.saving import write_agent
+from prefenvs.agents.saving import read_saved, save_agent, write_agent
 
 PREFERENCES = PreferenceConfig(queries=5, sessions=1, hidden=(4,))
 SHARED = {"stats_window_size": 7, "verbose": 1, "seed": 5, "tensorboard_log": "somewhere"}
@@ -133,6 +133,16 @@ def test_what_json_cannot_hold_is_asked_for_when_loading(cls, name, value, tmp_p
     with pytest.raises(ValueError, match=rf"objects of your own for {name}, .*load\(path, env, {name}=\.\.\."):
         cls.load(tmp_path / "agent", env)
     assert getattr(cls.load(tmp_path / "agent", env, device="cpu", **{name: value}), name) is value
+
+
+@pytest.mark.parametrize("arguments", [{}, {"rms_prop_eps": 1e-3}, {"use_rms_prop": False}])
+def test_a2c_gets_the_optimizer_it_had(arguments, tmp_path):
+    model = A2C("MlpPolicy", "CartPole-v1", device="cpu", **arguments)
+    save_agent(model, tmp_path / "agent", {}, {})
+    facts, _ = read_saved(A2C, tmp_path / "agent", {})
+    again = A2C(env="CartPole-v1", device="cpu", **facts["settings"])
+    assert again.policy_kwargs == model.policy_kwargs
+    assert type(again.policy.optimizer) is type(model.policy.optimizer)
 
 
 class Narrow(ActorCriticPolicy):
