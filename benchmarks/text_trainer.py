@@ -57,7 +57,7 @@ def words() -> Any:
 
 
 def ours(kind: str, steps: int) -> Callable[[], dict]:
-    """Measures DirectAlignment and its floor, half of that before and half after."""
+    """Measures DirectAlignment and its floor."""
     import gymnasium as gym
     import torch
 
@@ -86,6 +86,11 @@ def ours(kind: str, steps: int) -> Callable[[], dict]:
     learner = DirectAlignment(policy, envs, loss="dpo", config=settings, pairs=pairs, device="cpu")
     learner.learn(WARM * BATCH)
     step = bare(copy.deepcopy(policy), prompts[:BATCH].repeat(2, 1), both[:BATCH].transpose(0, 1).flatten(0, 1))
+    return beside_floor(learner, step, steps)
+
+
+def beside_floor(learner: Any, step: Callable[[], None], steps: int) -> Callable[[], dict]:
+    """Measures so many steps of a learner, and its floor: half of that before and half after."""
 
     def measure() -> dict:
         floor = seconds(lambda: [step() for _ in range(steps // 2)])
@@ -97,7 +102,7 @@ def ours(kind: str, steps: int) -> Callable[[], dict]:
 
 
 def ours_online(kind: str, steps: int) -> Callable[[], dict]:
-    """Measures GRPO and its floor, half of that before and half after."""
+    """Measures GRPO and its floor."""
     import gymnasium as gym
     import torch
 
@@ -116,14 +121,7 @@ def ours_online(kind: str, steps: int) -> Callable[[], dict]:
     learner.learn(WARM * BATCH)
     rows = torch.arange(BATCH) % len(language.prompt_tokens)
     step = bare_online(copy.deepcopy(policy), torch.from_numpy(language.prompt_tokens)[rows], language.max_new_tokens)
-
-    def measure() -> dict:
-        floor = seconds(lambda: [step() for _ in range(steps // 2)])
-        trained = seconds(lambda: learner.learn(steps * BATCH))
-        floor += seconds(lambda: [step() for _ in range(steps // 2)])
-        return {"steps a second": steps / trained, "floor, steps a second": steps // 2 * 2 / floor}
-
-    return measure
+    return beside_floor(learner, step, steps)
 
 
 def bare_online(policy: Any, prompts: Any, new: int) -> Callable[[], None]:

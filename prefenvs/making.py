@@ -222,10 +222,8 @@ def _wrap_arguments(**arguments: Any) -> PreferenceEnv:
     return wrap(arguments.pop("env"), **arguments)
 
 
-PASS_ACTIONS = (
-    *(TimeLimit, OrderEnforcing, PassiveEnvChecker, RecordEpisodeStatistics),
-    *(gym.ObservationWrapper, gym.RewardWrapper),
-)
+_BY_GYMNASIUM = (TimeLimit, OrderEnforcing, PassiveEnvChecker, RecordEpisodeStatistics)
+PASS_ACTIONS = (*_BY_GYMNASIUM, gym.ObservationWrapper, gym.RewardWrapper)
 """Wrappers that are known to hand on actions as they are, so that steps can be repeated below them."""
 
 
