@@ -189,6 +189,7 @@ def running(tmp_path):
     plan = [["a", "jobs_to_run:note", {"x": 1}], ["b", "jobs_to_run:hang", {}]]
     paths = [str(HERE), str(HERE.parents[1])]
     script.write_text(
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # which a shell ignores behind a &
         f"import sys; sys.path[:0] = {paths}\nfrom prefenvs.runs import Job, execute\n"
         f"execute([Job(*job) for job in {plan}], {str(tmp_path / 'out')!r})\n"
     )
