@@ -234,6 +234,11 @@ def reference_set(
         return _reference_set.__wrapped__(*arguments)
 
 
+def forget_reference_sets() -> None:
+    """Play anew where units are asked for next: a task was replaced."""
+    _reference_set.cache_clear()
+
+
 @functools.lru_cache(maxsize=32)
 def _reference_set(
     task: str, segment_steps: int, steps: int, seed: int, task_kwargs: tuple[tuple[str, Any], ...]

@@ -7,7 +7,7 @@ from typing import Any
 
 import gymnasium as gym
 
-from prefenvs.calibration import _reference_set
+from prefenvs.calibration import forget_reference_sets
 from prefenvs.tasks import TASKS
 from prefenvs.tasks.task import TaskSpec
 
@@ -49,7 +49,7 @@ def register(spec: TaskSpec) -> None:
     if old.id != spec.id:
         gym.registry.pop(old.id, None)
     TASKS[spec.name] = spec
-    _reference_set.cache_clear()  # it may hold play of the old one
+    forget_reference_sets()
 
 
 def own_tasks() -> tuple[TaskSpec, ...]:
