@@ -6,7 +6,6 @@ import faulthandler
 import importlib
 import json
 import os
-import pickle
 import queue
 import signal
 import subprocess
@@ -18,7 +17,7 @@ from multiprocessing.connection import Connection, Pipe
 from pathlib import Path
 from typing import Any
 
-from prefenvs.registration import own_tasks
+from prefenvs.registration import own_tasks, register
 
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
@@ -31,10 +30,7 @@ class Worker:
         self.connection, theirs = Pipe()
         place = theirs.fileno()
         paths = [os.path.abspath(entry) for entry in sys.path]
-        program = (
-            f"import pickle, sys; sys.path[:] = {paths}; from prefenvs import _worker, register; "
-            f"[register(task) for task in pickle.loads({pickle.dumps(own_tasks())!r})]; _worker.serve({place})"
-        )
+        program = f"import sys; sys.path[:] = {paths}; from prefenvs._worker import serve; serve({place})"
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-u", "-c", program],
             pass_fds=(place,),
@@ -44,6 +40,8 @@ class Worker:
         )
         theirs.close()
         self._job: dict[str, Any] = {}
+        with suppress(OSError):  # as in `start`
+            self.connection.send(own_tasks())
 
     def alive(self) -> bool:
         """Whether the process runs."""
@@ -97,8 +95,14 @@ def _tail(path: Path, lines: int = 20) -> str:
 
 
 def serve(place: int) -> None:
-    """Do jobs from the connection with this file descriptor until it is closed; the worker's end."""
+    """Do jobs from the connection with this file descriptor until it is closed; the worker's end.
+
+    What the executor registered beside the suite's tasks comes first.
+    """
     connection = Connection(place)
+    with suppress(EOFError, OSError):  # `_listen` will find the executor gone
+        for task in connection.recv():
+            register(task)
     jobs: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(connection, jobs), daemon=True).start()
     while True:
