@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.byte_pairs import byte_pairs
+
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 RECIPES = re.findall(r"```diff\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"), re.S)
@@ -54,15 +56,7 @@ def copy_with_recipes(tmp_path_factory):
 def make_local_model(folder):
     """A tiny GPT-2 and its tokenizer with a chat template, as a user may have them in a folder."""
     transformers = pytest.importorskip("transformers", reason="needs the text extra")
-    tokenizers = pytest.importorskip("tokenizers", reason="needs the text extra")
-    raw = tokenizers.Tokenizer(tokenizers.models.BPE())
-    raw.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
-    raw.decoder = tokenizers.decoders.ByteLevel()
-    alphabet = tokenizers.pre_tokenizers.ByteLevel.alphabet()
-    trainer = tokenizers.trainers.BpeTrainer(
-        vocab_size=300, special_tokens=["<e>"], initial_alphabet=alphabet, show_progress=False
-    )
-    raw.train_from_iterator(["the sea is blue", "Tell me about the sea."] * 5, trainer)
+    raw = byte_pairs(["the sea is blue", "Tell me about the sea."] * 5, ["<e>"])
     tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=raw, eos_token="<e>", pad_token="<e>")
     tokenizer.chat_template = (
         "{% for message in messages %}{{ message['role'] }}: {{ message['content'] }}\n{% endfor %}"

@@ -18,6 +18,7 @@ from prefenvs.text_dataset import (
     preferences_of,
     save_preferences,
 )
+from tests.byte_pairs import byte_pairs
 
 LANGUAGE = language_of("TextEnum")
 GOOD = {"prompt": "a b", "chosen": "c", "rejected": "b a"}
@@ -125,14 +126,7 @@ def subwords():
     """The language of a byte-pair tokenizer, whose random tokens are no text it would write itself."""
     transformers = pytest.importorskip("transformers", reason="needs the text extra")
     tokenizers = pytest.importorskip("tokenizers", reason="needs the text extra")
-    raw = tokenizers.Tokenizer(tokenizers.models.BPE())
-    raw.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
-    raw.decoder = tokenizers.decoders.ByteLevel()
-    alphabet = tokenizers.pre_tokenizers.ByteLevel.alphabet()
-    trainer = tokenizers.trainers.BpeTrainer(
-        vocab_size=300, special_tokens=["<e>", "<p>", "<b>"], initial_alphabet=alphabet, show_progress=False
-    )
-    raw.train_from_iterator(["tell me about the red fox and the river", "the old man and the sea"] * 5, trainer)
+    raw = byte_pairs(["tell me about the red fox and the river", "the old man and the sea"] * 5, ["<e>", "<p>", "<b>"])
     begin = tokenizers.processors.TemplateProcessing(single="<b> $A", special_tokens=[("<b>", 2)])
     raw.post_processor = begin
     tokenizer = transformers.PreTrainedTokenizerFast(
