@@ -125,6 +125,4 @@ def linear_layers(network: Iterable[nn.Module]) -> tuple[list[nn.Linear], type[n
 
 def parameters_of(layers: Iterable[nn.Module]) -> list[Any]:
     """Weights and biases in the order of the layers; a bias that a layer lacks is None."""
-    return [
-        parameter for layer in layers for parameter in layer._parameters.values()
-    ]  # attributes take ten times as long
+    return [parameter for layer in layers for parameter in layer._parameters.values()]  # attributes are slow
