@@ -82,8 +82,13 @@ class TensorReplayBuffer(ReplayBuffer):
         """Store a step of each environment."""
         timeout = [self.handle_timeout_termination and info.get("TimeLimit.truncated", False) for info in infos]
         for name, values in zip(FIELDS, (obs, next_obs, action, reward, done, timeout), strict=True):
-            row = self.fields[name][self.pos]
-            row.copy_(torch.as_tensor(np.asarray(values)).reshape(row.shape))
+            field = self.fields[name]
+            if field.device.type == "cpu":
+                row: Any = field.numpy()[self.pos]  # numpy's calls cost less than torch's
+                row[...] = np.reshape(np.asarray(values), row.shape)
+            else:
+                row = field[self.pos]
+                row.copy_(torch.as_tensor(np.asarray(values)).reshape(row.shape))
         self.pos += 1
         if self.pos == self.buffer_size:
             self.full, self.pos = True, 0

@@ -4,28 +4,36 @@ from __future__ import annotations
 
 import math
 from functools import partial
+from types import ModuleType
 from typing import Any
 
 import gymnasium as gym
+import numpy as np
 import stable_baselines3
 import torch
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.noise import ActionNoise
 from stable_baselines3.common.preprocessing import is_image_space
 from stable_baselines3.common.torch_layers import FlattenExtractor
 from stable_baselines3.common.type_aliases import ReplayBufferSamples, RolloutReturn
-from stable_baselines3.sac.policies import LOG_STD_MAX, LOG_STD_MIN, Actor, ContinuousCritic
+from stable_baselines3.sac.policies import LOG_STD_MAX, LOG_STD_MIN, Actor, ContinuousCritic, SACPolicy
 from torch import Tensor
 
 from prefenvs.agents.fused import (
     MLP,
     Captured,
     FusedAdam,
+    adam_marks,
     addresses,
     covers_adam,
     linear_layers,
+    numpy_kernels,
     parameters_of,
+    torch_kernels,
     write_gradients,
 )
 from prefenvs.agents.replay import TensorReplayBuffer
+from prefenvs.tasks.product import linear
 
 _SQUASH_EPSILON = 1e-6
 """SB3's guard in the logarithm of tanh's derivative."""
@@ -48,6 +56,10 @@ class SAC(stable_baselines3.SAC):
     """Whether updates on a GPU are recorded once and replayed; `train/graph_seconds` logs how long recording took. Off
     until `pytest -m gpu` and `benchmarks/sac_loop.py --device cuda` have shown on a GPU that it is right and pays."""
     _update: SACUpdate | None = None
+    _acting: _SquashedGaussian | None = None
+    """What acts while steps are collected."""
+    _trained = False
+    """Whether `train` was called last, so that `_update` is what `_covering_update` would find."""
 
     def _setup_model(self) -> None:
         plain = isinstance(self.observation_space, gym.spaces.Box) and self.n_steps == 1
@@ -57,40 +69,71 @@ class SAC(stable_baselines3.SAC):
 
     def collect_rollouts(self, *arguments: Any, **named: Any) -> RolloutReturn:
         """As SB3: play, by default one step."""
-        policy: Any = self.policy
-        if self._update is None or self._update.parts[-1] is not policy:
+        update = self._update if self._trained else self._covering_update()
+        self._trained = False
+        if update is None:
             return super().collect_rollouts(*arguments, **named)
-        policy.set_training_mode = lambda mode: None  # SB3 walks all modules twice a step; of these none has a mode
+        policy: Any = self.policy
+        policy.set_training_mode = lambda mode: None  # SB3 walks all modules at each step; of these none has a mode
+        self._acting = update.acting
         try:
             return super().collect_rollouts(*arguments, **named)
         finally:
+            self._acting = None
             del policy.set_training_mode
+
+    def _sample_action(
+        self, learning_starts: int, action_noise: ActionNoise | None = None, n_envs: int = 1
+    ) -> tuple[np.ndarray, np.ndarray]:
+        if self._acting is None or action_noise is not None or self.num_timesteps < learning_starts:
+            return super()._sample_action(learning_starts, action_noise, n_envs)
+        assert isinstance(self._last_obs, np.ndarray)
+        scaled = self._acting.act(self._last_obs).reshape(-1, *self.action_space.shape)  # type: ignore[misc]
+        return self.policy.unscale_action(scaled), scaled
 
     def train(self, gradient_steps: int, batch_size: int = 64) -> None:
         """As SB3: sample and update `gradient_steps` times."""
-        parts = covered_parts(self)
-        if parts is None:
-            super().train(gradient_steps, batch_size)
-            return
-        if self._update is None or self._update.parts != parts:
-            self._update = SACUpdate(self, parts)
+        self._trained = True
         optimizers = [self.actor.optimizer, self.critic.optimizer, self.ent_coef_optimizer]
         self._update_learning_rate([optimizer for optimizer in optimizers if optimizer is not None])
+        update = self._covering_update()
+        if update is None:
+            super().train(gradient_steps, batch_size)
+            return
         assert self.replay_buffer is not None
-        self._update.prepare(capture=self.cuda_graphs and self.device.type == "cuda")
         losses = []
         for step in range(gradient_steps):
             batch = self.replay_buffer.sample(batch_size, env=self._vec_normalize_env)
-            losses.append(self._update.step(batch, move_target=step % self.target_update_interval == 0))
+            losses.append(update.step(batch, move_target=step % self.target_update_interval == 0))
         self._n_updates += gradient_steps
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
-        for name, loss in zip(self._update.logged, torch.stack(losses).mean(0).tolist(), strict=True):
+        for name, loss in zip(update.logged, torch.stack(losses).mean(0).tolist(), strict=True):
             self.logger.record(f"train/{name}", loss)
-        if self._update.capture_seconds:
-            self.logger.record("train/graph_seconds", self._update.capture_seconds)
+        if update.capture_seconds:
+            self.logger.record("train/graph_seconds", update.capture_seconds)
+
+    def _covering_update(self) -> SACUpdate | None:
+        """The hand-written update of the present networks, or None if they are not covered."""
+        capture = self.cuda_graphs and self.device.type == "cuda"
+        if self._update is not None and self._update.is_current(capture):
+            return self._update
+        parts = covered_parts(self)
+        if parts is None:
+            self._update = None
+            return None
+        if self._update is None or self._update.parts != parts:
+            self._update = SACUpdate(self, parts)
+        self._update.prepare(capture)
+        return self._update
+
+    def _setup_learn(self, *arguments: Any, **named: Any) -> Any:
+        self._trained = False
+        if self._update is not None:
+            self._update.forget()
+        return super()._setup_learn(*arguments, **named)
 
     def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "_update"]
+        return [*super()._excluded_save_params(), "_update", "_acting", "_trained"]
 
 
 class SACUpdate:
@@ -103,18 +146,25 @@ class SACUpdate:
     def __init__(self, model: stable_baselines3.SAC, parts: tuple[Any, ...]) -> None:
         """Update the networks of `model`; `parts` is what `covered_parts` found in it."""
         self.model, self.parts = model, parts
-        actor, critic = model.actor, model.critic
-        (trunk, activation), _, _, *values = parts[0]
-        self.actor = _SquashedGaussian(MLP(trunk, activation, activate_last=True), actor.mu, actor.log_std)
+        trunk, mean, log_std, *values = parts[0]
+        self.actor = _SquashedGaussian(trunk, mean, log_std, torch_kernels)
+        self.acting: _SquashedGaussian | None = self.actor
+        """Acts for one step of each environment; None if the policy or the model acts in a way of its own."""
+        layers = [layer for found, _ in (trunk, mean, log_std) for layer in found]
+        if type(model.policy) is not SACPolicy or type(model).predict is not BaseAlgorithm.predict:
+            self.acting = None
+        elif numpy_kernels.cover(layers, model.n_envs):
+            self.acting = _SquashedGaussian(trunk, mean, log_std, numpy_kernels)
         networks = [MLP(*value) for value in values]
         self.critics, self.targets = networks[:2], networks[2:]
         self._weights, self._target_weights = (
             [p for network in pair for p in parameters_of(network.layers)] for pair in (self.critics, self.targets)
         )
-        self.actor_adam, self.critic_adam = FusedAdam(actor.optimizer), FusedAdam(critic.optimizer)
+        self.actor_adam, self.critic_adam = FusedAdam(model.actor.optimizer), FusedAdam(model.critic.optimizer)
         self.ent_coef_adam = None if model.ent_coef_optimizer is None else FusedAdam(model.ent_coef_optimizer)
         self.logged = ["ent_coef", "critic_loss", "actor_loss"] + ["ent_coef_loss"] * (self.ent_coef_adam is not None)
         """What `step` returns, by SB3's names."""
+        self._marks: list[Any] | None = None
         self._captured = {move: Captured(partial(self._step, move)) for move in (True, False)}
 
     @property
@@ -122,22 +172,51 @@ class SACUpdate:
         """Spent on recording CUDA graphs."""
         return sum(captured.seconds for captured in self._captured.values())
 
-    def prepare(self, *, capture: bool = False) -> None:
-        """Begin a stretch of steps between which nothing else touches networks and optimisers.
+    def prepare(self, capture: bool) -> None:
+        """Look parameters, gradients and optimisers up anew; call it when they are not those of the last time.
 
         Args:
             capture: replay the steps as CUDA graphs.
         """
         adams = [adam for adam in (self.actor_adam, self.critic_adam, self.ent_coef_adam) if adam is not None]
-        for adam in adams:
-            adam.prepare()
-        for network in (self.actor.trunk, *self.critics, *self.targets):
-            network.prepare()
+        parts: list[Any] = [*adams, self.actor, *self.critics, *self.targets]
+        for part in parts if self.acting is None else [*parts, self.acting]:
+            part.prepare()
         self._key: tuple[Any, ...] | None = None
         if capture:
             fixed = [] if self.ent_coef_adam else [self.model.ent_coef_tensor]
             others = addresses([*self._target_weights, *fixed])
             self._key = (*(adam.key for adam in adams), others, self.model.tau, self.model.target_entropy)
+        self._marks = self._present_marks(capture)
+
+    def is_current(self, capture: bool) -> bool:
+        """Whether all that the last `prepare` looked up is as it was.
+
+        Another activation or a hook is for `covered_parts` to notice, with which `learn` begins.
+        """
+        return self._marks is not None and self._marks == self._present_marks(capture)
+
+    def forget(self) -> None:
+        """Be no longer current."""
+        self._marks = None
+
+    def _present_marks(self, capture: bool) -> list[Any]:
+        """What is another when something that `prepare` looks up was replaced, moved, frozen or set anew."""
+        model = self.model
+        actor: Any = model.actor
+        critic: Any = model.critic
+        target: Any = model.critic_target
+        acting = parameters_of([*actor.latent_pi, actor.mu, actor.log_std])
+        learned = acting + parameters_of(layer for network in critic.q_networks for layer in network)
+        targets = parameters_of(layer for network in target.q_networks for layer in network)
+        marks: list[Any] = [capture, model.tau, model.target_entropy, id(model.policy)]
+        marks += map(id, learned + targets)
+        marks += [param.requires_grad for param in learned]
+        marks += [param.data_ptr() for param in (learned + targets if capture else acting)]
+        for optimizer in (actor.optimizer, critic.optimizer, model.ent_coef_optimizer):
+            if optimizer is not None:
+                marks += [id(optimizer), *adam_marks(optimizer)]
+        return marks
 
     @torch.no_grad()
     def step(self, batch: ReplayBufferSamples, *, move_target: bool) -> Tensor:
@@ -202,15 +281,35 @@ class SACUpdate:
 class _SquashedGaussian:
     """SAC's actor: a trunk, linear heads for mean and log standard deviation, and a = tanh(mean + sd * noise)."""
 
-    def __init__(self, trunk: MLP, mean: Any, log_std: Any) -> None:
-        self.trunk, self.heads = trunk, (mean, log_std)
+    def __init__(self, trunk: Any, mean: Any, log_std: Any, kernels: ModuleType) -> None:
+        """Of what `linear_layers` found in the trunk and in each head; `kernels` as of `MLP`."""
+        self._trunk = MLP(*trunk, activate_last=True, kernels=kernels)
+        self._heads = [MLP(*head, kernels=kernels) for head in (mean, log_std)]
+        self._kernels = kernels
+
+    def prepare(self) -> None:
+        """Begin a stretch of calls: look parameters and gradients up anew, which may have moved."""
+        for network in (self._trunk, *self._heads):
+            network.prepare()
+
+    @torch.no_grad()
+    def act(self, obs: np.ndarray) -> np.ndarray:
+        """(B, act) actions between -1 and 1 for (B, *obs) observations, drawn as the policy draws them."""
+        kernels, xp = self._kernels, self._kernels.xp
+        rows = kernels.from_numpy(obs.reshape(len(obs), -1), self._trunk.device)
+        latent = self._trunk.forward(rows)
+        mean, log_std = (head.forward(latent) for head in self._heads)
+        noise = kernels.array(torch.empty(mean.shape, device=self._trunk.device).normal_())
+        action = xp.tanh(mean + xp.exp(log_std.clip(LOG_STD_MIN, LOG_STD_MAX)) * noise)
+        return action if isinstance(action, np.ndarray) else action.cpu().numpy()
 
     def sample(self, obs: Tensor) -> tuple[Tensor, Tensor]:
         """(2B, act) actions and their (2B,) log-probabilities for two batches of observations stacked to (2B, obs)."""
-        self._latent = self.trunk.forward(obs)
-        mean, self._raw = (torch.addmm(head.bias, self._latent, head.weight.t()) for head in self.heads)
+        self._latent = self._trunk.forward(obs)
+        weights, biases = zip(*(head.weights[0] for head in self._heads), strict=True)
+        mean, self._raw = linear(self._latent, torch.cat(weights), torch.cat(biases)).chunk(2, 1)  # one product
         log_std = self._raw.clamp(LOG_STD_MIN, LOG_STD_MAX)
-        noise = torch.empty_like(mean)
+        noise = mean.new_empty(mean.shape)
         for half in noise.chunk(2):  # two draws, as SB3 makes them
             half.normal_()
         spread = log_std.exp() * noise
@@ -234,10 +333,11 @@ class _SquashedGaussian:
         by_mean = slope * (grad + 2 * alpha * action / (slope + _SQUASH_EPSILON))
         inside = (raw >= LOG_STD_MIN) & (raw <= LOG_STD_MAX)
         by_log_std = (by_mean * self._spread[:B] - alpha) * inside
-        for head, by_output in zip(self.heads, (by_mean, by_log_std), strict=True):
-            write_gradients(head.weight.grad, head.bias.grad, by_output, latent)
-        mean, log_std = self.heads
-        self.trunk.backward((by_mean @ mean.weight).addmm_(by_log_std, log_std.weight))
+        for head, by_output in zip(self._heads, (by_mean, by_log_std), strict=True):
+            by_weight, by_bias = head.gradients[0]
+            write_gradients(by_weight, by_bias, by_output, latent)
+        mean, log_std = (head.weights[0][0] for head in self._heads)
+        self._trunk.backward((by_mean @ mean).addmm_(by_log_std, log_std))
 
 
 def _values(critics: list[MLP], obs: Tensor, actions: Tensor) -> list[Tensor]:

@@ -41,26 +41,26 @@ class MLP:
         self._activated = [True] * (len(layers) - 1) + [activate_last]
         self._activations = [(0.0 if on and self._relu else 1.0, on and not self._relu) for on in self._activated]
         self._rooms: dict[int, tuple[list[Any], list[Any]]] = {}
-        self._device: torch.device | None = None
+        self.device: torch.device | None = None
         self.prepare()
 
     def prepare(self) -> None:
         """Begin a stretch of calls: look parameters and gradients up anew, which may have moved."""
         array, pairs = self.kernels.array, [parameters_of([layer]) for layer in self.layers]
-        self._weights = [(array(weight), array(bias)) for weight, bias in pairs]
+        self.weights = [(array(weight), array(bias)) for weight, bias in pairs]
         grads = [(weight.grad, bias.grad) for weight, bias in pairs]
-        self._gradients = [(None, None) if w is None or b is None else (array(w), array(b)) for w, b in grads]
+        self.gradients = [(None, None) if w is None or b is None else (array(w), array(b)) for w, b in grads]
         device = pairs[0][0].device
-        if device != self._device:
+        if device != self.device:
             self._rooms.clear()
-            self._device = device
+            self.device = device
 
     def forward(self, x: Any) -> Any:
         """(B, out) outputs of (B, in) inputs. They, and what `backward` needs, are kept until the next call."""
         outputs, self._grads = self._rooms.get(len(x)) or self._make_room(x)
         self._inputs = [x]
         y = x
-        for (weight, bias), (slope, tanh), out in zip(self._weights, self._activations, outputs, strict=True):
+        for (weight, bias), (slope, tanh), out in zip(self.weights, self._activations, outputs, strict=True):
             y = self.kernels.linear(y, weight, bias, slope=slope, out=out)
             self._inputs.append(self.kernels.tanh_(y) if tanh else y)
         return y
@@ -81,15 +81,15 @@ class MLP:
         if rows < len(kept[0]):
             kept, room = [part[:rows] for part in kept], [part[:rows] for part in room]
         backward_ = self.kernels.relu_backward_ if self._relu else self.kernels.tanh_backward_
-        for i in reversed(range(len(self._weights))):
+        for i in reversed(range(len(self.weights))):
             if self._activated[i]:
                 backward_(grad, kept[i + 1])
             if weights:
-                by_weight, by_bias = self._gradients[i]
+                by_weight, by_bias = self.gradients[i]
                 write_gradients(by_weight, by_bias, grad, kept[i], self.kernels)
             if i:
-                grad = self.kernels.linear(grad, self._weights[i][0].T, out=room[i - 1])
-        return None if inputs is None else (self._weights[0][0][:, inputs].T @ grad.T).T  # see by_weight
+                grad = self.kernels.linear(grad, self.weights[i][0].T, out=room[i - 1])
+        return None if inputs is None else (self.weights[0][0][:, inputs].T @ grad.T).T  # see by_weight
 
     def _make_room(self, x: Any) -> tuple[list[Any], list[Any]]:
         """Buffers for the outputs of all layers and the gradients by all but the last, for so many rows."""

@@ -31,6 +31,11 @@ def array(tensor: Tensor) -> np.ndarray:
     return tensor.detach().numpy()
 
 
+def from_numpy(values: np.ndarray, device: torch.device) -> np.ndarray:
+    """The values in float32, on a device that is the CPU."""
+    return np.asarray(values, np.float32)
+
+
 def empty(like: np.ndarray, rows: int, columns: int) -> np.ndarray:
     """(rows, columns) of memory, of the kind of `like`."""
     return np.empty((rows, columns), like.dtype)

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from prefenvs.agents.fused.product import by_weight
 from prefenvs.tasks.product import linear
 
-__all__ = ["array", "by_weight", "empty", "linear", "relu_backward_", "sum_rows", "tanh_", "tanh_backward_", "xp"]
+__all__ = [
+    "array",
+    "by_weight",
+    "empty",
+    "from_numpy",
+    "linear",
+    "relu_backward_",
+    "sum_rows",
+    "tanh_",
+    "tanh_backward_",
+    "xp",
+]
 
 xp = torch
 """The namespace of functions that numpy and torch share."""
@@ -20,6 +32,11 @@ _TANH_BACKWARD = torch.ops.aten.tanh_backward.grad_input
 def array(tensor: Tensor) -> Tensor:
     """The tensor itself, as what the other functions take."""
     return tensor
+
+
+def from_numpy(values: np.ndarray, device: torch.device) -> Tensor:
+    """The values in float32 on the device."""
+    return torch.as_tensor(values, dtype=torch.float32, device=device)
 
 
 def empty(like: Tensor, rows: int, columns: int) -> Tensor:

@@ -6,6 +6,7 @@ import pytest
 import stable_baselines3
 import torch
 from stable_baselines3.common.buffers import NStepReplayBuffer, ReplayBuffer
+from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 from stable_baselines3.sac.policies import SACPolicy
 
@@ -177,6 +178,100 @@ def test_freezing_a_layer_or_replacing_the_optimiser_is_noticed():
     model.critic.optimizer = torch.optim.Adam(model.critic.parameters(), lr=0.1)
     model.train(1, 32)
     assert model.critic.optimizer.state, "the new optimiser is the one that steps"
+
+
+def replaces_a_layer(model):
+    model.actor.latent_pi[2] = torch.nn.Linear(16, 16)
+    model.policy.actor.optimizer = model.actor.optimizer = torch.optim.Adam(model.actor.parameters(), lr=3e-4)
+
+
+def moves_weights(model):
+    for param in model.policy.parameters():
+        param.data = param.data * 0.5
+
+
+def loads_an_optimiser(model):
+    state = model.critic.optimizer.state_dict()
+    for values in state["state"].values():
+        values["exp_avg"] = values["exp_avg"] * 10
+    model.critic.optimizer.load_state_dict(state)
+
+
+def forgets_a_layers_state(model):
+    model.critic.optimizer.state[model.critic.qf1[0].weight] = {}
+
+
+CHANGES = {
+    "layer": replaces_a_layer,
+    "memory of the weights": moves_weights,
+    "frozen": lambda model: model.actor.latent_pi[0].requires_grad_(False),
+    "state": loads_an_optimiser,
+    "state of a layer": forgets_a_layers_state,
+    "setting": lambda model: model.critic.optimizer.param_groups[0].update(betas=(0.5, 0.9)),
+    "gradients": lambda model: model.policy.zero_grad(set_to_none=True),
+    "policy": lambda model: model.set_parameters(model.get_parameters()),
+    "target entropy": lambda model: setattr(model, "target_entropy", -3.0),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES.keys())
+@pytest.mark.parametrize("moment", ["_on_step", "_on_rollout_end"])
+def test_what_a_callback_changes_while_learning_is_noticed(change, moment):
+    class Changes(BaseCallback):
+        def change(self):
+            if self.num_timesteps == 50:
+                torch.manual_seed(5)
+                change(self.model)
+            return True
+
+        def _on_step(self):
+            return True
+
+    setattr(Changes, moment, Changes.change)
+    models = pair(steps=20, learning_starts=40)
+    for model in models:
+        torch.manual_seed(1)
+        np.random.seed(1)
+        model.learn(60, callback=Changes(), reset_num_timesteps=False)
+    assert_same(models, atol=1e-4)
+    actions = [model.replay_buffer.actions[:80] for model in models]
+    np.testing.assert_allclose(actions[1], actions[0], atol=1e-4)
+
+
+ACTING = {
+    "numpy": {},
+    "torch": {
+        "env": lambda: DummyVecEnv([lambda: gym.make("Pendulum-v1")] * 3),
+        "policy_kwargs": {"net_arch": [512] * 2},
+    },
+    "tanh": {"env": with_ends, "policy_kwargs": {**NET, "activation_fn": torch.nn.Tanh}},
+    "normalised": {"env": lambda: VecNormalize(DummyVecEnv([lambda: gym.make("Pendulum-v1")]))},
+}
+
+
+@pytest.mark.parametrize("case", ACTING.values(), ids=ACTING.keys())
+def test_acting_equals_sb3s(case):
+    models = pair(steps=4, **case)
+    for model in models:
+        torch.manual_seed(3)
+        model.learning_starts, model.gradient_steps = 0, 0
+        model.learn(60, reset_num_timesteps=False)
+    theirs, ours = (model.replay_buffer for model in models)
+    assert len(np.unique(theirs.actions[: theirs.pos])) > 60
+    for name in ("actions", "observations", "rewards"):
+        np.testing.assert_allclose(getattr(ours, name), getattr(theirs, name), atol=1e-4)
+
+
+@pytest.mark.parametrize("owner", ["policy", "model"])
+def test_a_way_to_act_of_the_users_own_is_kept(owner):
+    class Still(SACPolicy if owner == "policy" else SAC):
+        def predict(self, observation, *arguments, **named):
+            return np.full((len(observation), 1), 0.5, np.float32), None
+
+    policy, cls = (Still, SAC) if owner == "policy" else ("MlpPolicy", Still)
+    model = cls(policy, "Pendulum-v1", policy_kwargs=NET, learning_starts=4, batch_size=8, device="cpu").learn(12)
+    assert (model.replay_buffer.actions[5:12] == 0.25).all()
+    assert covered_parts(model) is not None
 
 
 def test_a_saved_model_goes_on_as_one_that_was_not(tmp_path):
