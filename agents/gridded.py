@@ -152,8 +152,8 @@ class GridPlanner:
         self.sweeps = math.ceil(math.log(TAIL) / (hold * math.log(gamma)))
 
     def action_values(self, weights: Tensor) -> Tensor:
-        """(S, A, R) optimal action values for (R, d) reward vectors."""
-        rewards = self.features @ weights.float().T  # (S * A, R)
+        """(S, A, R) optimal action values for (R, d) reward vectors, on the CPU whatever these are on."""
+        rewards = self.features @ weights.cpu().float().T  # (S * A, R)
         values = torch.zeros(len(rewards) // len(self.actions), len(weights))
         for _ in range(self.sweeps):
             q = rewards + F.embedding_bag(self.index, values, per_sample_weights=self.weight, mode="sum")
@@ -192,7 +192,7 @@ class GridPolicies(nn.Module):
     @torch.no_grad()
     def add(self, weights: Tensor) -> None:
         """Take up the policies that are best for (R, d) reward vectors."""
-        choice = self._planner.action_values(weights.cpu()).argmax(1).T
+        choice = self._planner.action_values(weights).argmax(1).T
         self.table = torch.cat([self.table, self._planner.successor_features(choice).to(self.table.device)])
 
     def forward(self, obs: Tensor) -> Tensor:

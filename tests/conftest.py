@@ -2,6 +2,7 @@
 
 import ctypes.util
 import os
+import shutil
 import sys
 
 import pytest
@@ -39,10 +40,27 @@ def cuda():
     return "cuda"
 
 
-@pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+@pytest.fixture
+def emulated(pytestconfig):
+    """A device that refuses what CUDA refuses, without a GPU; see emulated_device.py."""
+    import torch
+
+    compiler = shutil.which("g++")
+    if sys.platform != "linux" or compiler is None:
+        pytest.skip("the emulated device is compiled by g++, on Linux")
+    from tests.emulated_device import load
+
+    name = load(compiler, pytestconfig.cache.mkdir("emulated_device"))
+    # Modules that move to CUDA keep their parameters, which optimizers hold. To other devices they do so by swapping.
+    torch.__future__.set_swap_module_params_on_conversion(True)
+    yield name
+    torch.__future__.set_swap_module_params_on_conversion(False)
+
+
+@pytest.fixture(params=["cpu", "emulated", pytest.param("cuda", marks=pytest.mark.gpu)])
 def device(request):
     """Each device that learners run on, so that what a GPU is asked to do is done on every machine."""
-    return request.getfixturevalue("cuda") if request.param == "cuda" else request.param
+    return request.param if request.param == "cpu" else request.getfixturevalue(request.param)
 
 
 @pytest.fixture(scope="session")

@@ -116,6 +116,13 @@ def test_planned_for_its_true_costs_the_pendulum_swings_up_like_the_reference():
     assert got > reference.mean - 10
 
 
+def test_policies_are_planned_for_weights_of_any_device(device):
+    planner = GridPlanner(LINE, walk, ACTIONS, PLACE, GAMMA, hold=1)
+    weights = torch.tensor([1.0, 0.0], device=device)
+    np.testing.assert_array_equal(GridPolicy(planner, weights).act(np.array([[0.4]])), [[1.0]])
+    assert GridPolicies(planner, weights[None]).table.shape == (1, 7, 2)
+
+
 def test_each_policy_plays_as_many_streams_and_a_share_of_their_actions_is_random():
     planner = GridPlanner(LINE, walk, ACTIONS, PLACE, GAMMA, hold=1)
     up, down = (GridPolicy(planner, np.array([sign, 0.0])) for sign in (1.0, -1.0))
