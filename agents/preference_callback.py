@@ -226,7 +226,8 @@ class PreferenceCallback(BaseCallback):
     def _on_rollout_start(self) -> None:
         left = self.session < len(self._steps) and self.num_timesteps != self._held_at
         due = left and self.num_timesteps >= self._steps[self.session]
-        if due and self.store.windows(self.config.segment_steps, whole_windows=self.config.whole_windows):
+        config = self.config
+        if due and self.store.windows(config.segment_steps, config.newest, whole_windows=config.whole_windows):
             self.hold_session()
 
     def _on_step(self) -> bool:

@@ -19,12 +19,16 @@ def _field(name: str) -> Any:
     """A property that shows one of `TensorReplayBuffer.fields` as an array, and copies an array into it."""
 
     def read(self: TensorReplayBuffer) -> np.ndarray:
-        return self.fields[name].cpu().numpy()
+        field = self.fields[name]
+        values = field.cpu().numpy()
+        if field.device.type != "cpu":
+            values.flags.writeable = False  # what is written to a copy would be lost
+        return values
 
     def write(self: TensorReplayBuffer, values: np.ndarray) -> None:
         self.fields[name].copy_(torch.as_tensor(values))
 
-    return property(read, write, doc=f"(rows, E, ...) {name}: on the CPU a view of `fields`, elsewhere a copy.")
+    return property(read, write, doc=f"(rows, E, ...) {name}: on the CPU a view of `fields`, elsewhere a copy to read.")
 
 
 class TensorReplayBuffer(ReplayBuffer):

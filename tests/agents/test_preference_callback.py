@@ -187,6 +187,12 @@ def test_a_strategy_chooses_the_queries_and_remembers_them(strategy):
     assert learner.feedback.asked == len(learner._asked_features) == 24, "those of the first session too"
 
 
+def test_a_session_waits_until_one_of_the_newest_episodes_is_long_enough():
+    learners = [prefppo(seed=seed, config=dataclasses.replace(SMALL, newest=1)).preferences for seed in range(4)]
+    assert all(learner.num_timesteps == 640 for learner in learners)
+    assert {learner.session for learner in learners} == {0, 3}, "of one no newest episode was ever long enough"
+
+
 def test_newest_asks_about_the_latest_episodes_only():
     learner = prefppo(config=dataclasses.replace(SMALL, newest=1)).preferences
     query, _ = learner.latest

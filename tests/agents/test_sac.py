@@ -290,9 +290,9 @@ def test_a_saved_model_goes_on_as_one_that_was_not(tmp_path):
         assert_same([loaded, again], atol=1e-5)
 
 
-@pytest.mark.gpu
-def test_an_update_on_a_gpu_equals_the_cpus(cuda):
-    models = [pair()[1], pair(device=cuda)[1]]
+@pytest.mark.parametrize("name", ["emulated", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_an_update_on_a_gpu_equals_the_cpus(name, request):
+    models = [pair()[1], pair(device=request.getfixturevalue(name))[1]]
     models[1].policy.load_state_dict(models[0].policy.state_dict())
     for name in FIELDS:
         models[1].replay_buffer.fields[name].copy_(models[0].replay_buffer.fields[name])
