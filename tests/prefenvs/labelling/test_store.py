@@ -130,7 +130,7 @@ def test_another_question_under_a_used_number_is_refused(tmp_path):
     env, segments = pendulum(store=str(tmp_path / "a.sqlite"))
     prefenvs.feedback(env).ask(Query(segments))
     again = reopened(env)
-    for query in (Query(segments[::-1]), Query(segments, context={"user": np.zeros(20)})):
+    for query in (Query(segments[::-1]), Query(segments, context={"prompt": np.zeros(20)})):
         with pytest.raises(prefenvs.RunMismatch, match=r"query 0 .* about other segments or context"):
             again.ask(query)
     assert again.asked == 0
