@@ -11,7 +11,7 @@ import numpy as np
 
 from prefenvs.calibration import Calibration, measure, reference_set, utility_of, weighted_scores
 from prefenvs.error import BudgetSpent, SegmentForgotten
-from prefenvs.labelling.described import described
+from prefenvs.labelling.described import changed, described, told
 from prefenvs.labelling.random_stream import uniforms
 from prefenvs.labelling.source import LocalSource, Source, find_source
 from prefenvs.labelling.store import AnswerStore, payload_hashes
@@ -63,7 +63,8 @@ class Feedback:
         self._answered = 0
         self._closed = False
         kept = self.config.store is not None  # in memory nobody else is served
-        self._store = AnswerStore(self.config.store, self.config.run, self._settings() if kept else {})
+        settings = self._settings() if kept else {}
+        self._store = AnswerStore(self.config.store, self.config.run, settings, self._changed)
 
     def _settings(self) -> dict[str, Any]:
         """What decides the answers, for the store to compare.
@@ -71,16 +72,33 @@ class Feedback:
         Raises:
             TypeError: if the settings of the oracle or the task cannot be told.
         """
-        changed = changed_arguments(TASKS[self.task], self._task_kwargs) if self._task_kwargs else {}
+        other = changed_arguments(TASKS[self.task], self._task_kwargs) if self._task_kwargs else {}
         return {
             "task": self.task,
-            "oracle": described(self._oracle, "oracle"),
-            "teacher": dataclasses.asdict(self._teacher),
+            **{name: told(value, name) for name, value in self._told().items()},
             "answer": self.config.answer,
-            "calibration": self.config.calibration and dataclasses.asdict(self.config.calibration),
             "feedback_seed": self.config.feedback_seed,
-            **({"task_kwargs": described(changed, "task_kwargs")} if changed else {}),
+            **({"task_kwargs": described(other, "task_kwargs")} if other else {}),
         }
+
+    def _told(self) -> dict[str, Any]:
+        """Settings whose fields the store compares one by one."""
+        own = self.config.calibration
+        return {"oracle": self._oracle, "teacher": self._teacher} | ({} if own is None else {"calibration": own})
+
+    def _changed(self, kept: Mapping[str, Any]) -> str | None:
+        """What is not as the store kept it; None where all is."""
+        parts, now = self._told(), self._settings()
+        kept = {name: value for name, value in kept.items() if value is not None}  # earlier versions kept no units so
+        for name in sorted(kept.keys() | now.keys()):
+            if name in kept and name in parts:
+                found = changed(kept[name], parts[name], name)
+            else:
+                was, given = (settings.get(name, "none") for settings in (kept, now))
+                found = None if was == given else f"{name} = {was}, now it is {given}"
+            if found is not None:
+                return found
+        return None
 
     @property
     def num_streams(self) -> int:
