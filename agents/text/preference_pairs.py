@@ -14,7 +14,7 @@ import prefenvs
 from prefenvs.error import BudgetSpent
 from prefenvs.queries import pairs_within, queries_to_ask
 from prefenvs.segments import Label, Query
-from prefenvs.tasks.text.language import Language, prompts_and_completions
+from prefenvs.tasks.text.language import Language, prompts_and_completions, shared_prompts
 
 if TYPE_CHECKING:
     from prefenvs.agents.text.learner import TextLearner
@@ -77,7 +77,7 @@ class PreferencePairs:
             language: of the task.
 
         Raises:
-            ValueError: for another k.
+            ValueError: for another k, and for completions of two prompts, or windows that begin at other places.
         """
         if query.k != 2:
             raise ValueError(f"query shows k={query.k} completions together, expected pairs: k=2.")
@@ -85,9 +85,10 @@ class PreferencePairs:
         width = language.prompt_tokens.shape[1]
         if (prompts[:, :-width] == language.pad).all():  # no window begins within a completion
             prompts = prompts[:, -width:]
+        shared = shared_prompts(prompts, 2, language)
         both = torch.from_numpy(tokens).reshape(query.n, 2, -1)
         share = torch.as_tensor(label.choice, dtype=torch.float32)
-        return PreferencePairs.weighted(torch.from_numpy(prompts[::2]), both[:, 0], both[:, 1], share.nan_to_num(0.0))
+        return PreferencePairs.weighted(torch.from_numpy(shared), both[:, 0], both[:, 1], share.nan_to_num(0.0))
 
     @staticmethod
     def weighted(prompts: Tensor, first: Tensor, second: Tensor, share: Tensor) -> PreferencePairs:
