@@ -135,7 +135,7 @@ class Feedback:
             BudgetSpent: if fewer than n queries are left; none was asked.
             SegmentForgotten: if a segment is no longer recorded; none was asked.
             ValueError: after `close`, if open questions show another number of segments, if the context names what the
-                oracle does not read, or if a segment has no finite score; none was asked.
+                oracle does not read, or if a segment is of another task or has no finite score; none was asked.
         """
         if self._closed:
             raise ValueError("this feedback was closed. Make the environment anew to ask again; nothing was asked.")
@@ -315,7 +315,14 @@ class Feedback:
         return JudgedSegments(**fetched, task=self.task, context=context or {})
 
     def _streams(self, segments: Segments) -> np.ndarray:
-        """(n,) index of the environment that each segment comes from."""
+        """(n,) index of the environment that each segment comes from; refuses those of another task."""
+        names = {"", self.task, TASKS[self.task].id if self.task in TASKS else self.task}
+        if segments.task not in names:
+            raise ValueError(
+                f"segments are of task {segments.task!r}, this feedback is of {self.task!r}, which may have recorded "
+                "other steps under their ids. Ask the feedback of their own environment; one SegmentStore keeps the "
+                "steps of one task, whose name its task= is. Nothing was spent."
+            )
         streams = segments.ids[:, 0].copy()
         if self.num_streams == 1:
             streams[streams == -1] = 0  # steps taken before the feedback was made

@@ -308,6 +308,24 @@ def test_a_ranking_of_true_returns_is_their_order():
     np.testing.assert_array_equal(label.ranking, behind)
 
 
+def test_segments_of_another_task_are_refused_though_their_ids_are_recorded_here():
+    env, segments = pendulum()
+    feedback = prefenvs.feedback(env)
+    other = dataclasses.replace(segments, task="MountainCarContinuous")
+    wanted = r"segments are of task 'MountainCarContinuous', this feedback is of 'Pendulum'"
+    with pytest.raises(ValueError, match=wanted):
+        feedback.ask(Query(other))
+    with pytest.raises(ValueError, match=wanted):
+        prefenvs.true_scores(env, other)
+    assert feedback.asked == 0
+    for task in ("", "prefenvs/Pendulum-v0"):
+        feedback.ask(Query(dataclasses.replace(segments, task=task)))
+    envs = gym.make_vec("prefenvs/MountainCarContinuous-v0", num_envs=1)
+    store = prefenvs.collect(envs, lambda seen: np.zeros((1, 1), np.float32), 30, seed=0)
+    with pytest.raises(ValueError, match=wanted):
+        feedback.ask(Query(store.sample(2, 5, np.random.default_rng(0))))
+
+
 def test_segments_of_an_unattached_stream_are_refused_in_a_batch():
     envs = gym.make_vec("prefenvs/Pendulum-v0", num_envs=2, vectorization_mode="sync")
     segments = pendulum()[1]
