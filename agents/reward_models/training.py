@@ -38,6 +38,10 @@ class AnsweredQueries:
         """(N, k) steps, or tokens, of each segment."""
         raise NotImplementedError
 
+    def add(self, model: Any, query: Query, label: Label) -> None:
+        """Append the answered questions of a query."""
+        raise NotImplementedError
+
     def begin(self, model: Any) -> None:
         """What a fit does first."""
 

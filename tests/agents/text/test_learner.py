@@ -2,14 +2,18 @@
 
 import gymnasium as gym
 import numpy as np
+import pytest
 import torch
 
 import prefenvs
+from prefenvs import Label
+from prefenvs.agents.reward_models.text import TEXT_REWARD_MODELS, BradleyTerryReward, TextPreferences
 from prefenvs.agents.text.direct import DirectAlignment, DirectConfig
 from prefenvs.agents.text.learner import TextLearner
 from prefenvs.agents.text.preference_pairs import PreferencePairs, ask_pairs
+from prefenvs.agents.text.rewards import TextPreferenceConfig, learn_reward
 from prefenvs.tasks.text import language_of
-from prefenvs.tasks.text.lm import Tabular
+from prefenvs.tasks.text.lm import Decoder, Tabular
 
 LANGUAGE = language_of("TextEnum")
 
@@ -88,6 +92,53 @@ class Rounds(DirectAlignment):
     def load_own_state(self, state):
         super().load_own_state(state)
         self.round = int(state["round"])
+
+
+def test_pairs_are_written_by_whom_the_caller_names():
+    def sure(token):
+        model = Tabular.of(LANGUAGE, seed=0)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.zero_()
+                parameter[..., token] = 30.0
+        return model
+
+    learner = Noted(Tabular.of(LANGUAGE, seed=0), envs(), device="cpu")
+    by_policy = Tabular.of(LANGUAGE, seed=3)
+    query, _ = ask_pairs(learner, 20, torch.Generator().manual_seed(0), writer=by_policy)
+    by_reference, _ = ask_pairs(learner, 20, torch.Generator().manual_seed(0))
+    learner.reference.load_state_dict(by_policy.state_dict())
+    same, _ = ask_pairs(learner, 20, torch.Generator().manual_seed(0))
+    np.testing.assert_array_equal(query.segments.actions, same.segments.actions)
+    assert (query.segments.actions != by_reference.segments.actions).any()
+    for writer, name in ((None, "reference"), (sure(1), "writer")):
+        learner.reference = sure(2)
+        with pytest.raises(ValueError, match=f"the {name} writes the same completions again and again"):
+            ask_pairs(learner, 20, torch.Generator().manual_seed(0), writer=writer)
+
+
+def test_a_reward_model_names_what_keeps_its_answers(monkeypatch):
+    class Flipped(TextPreferences):
+        """Takes every answer for its contrary."""
+
+        def add(self, model, query, label):
+            super().add(model, query, Label(label.choice[:, ::-1].copy()))
+
+    class Contrary(BradleyTerryReward):
+        data_class = Flipped
+
+    monkeypatch.setitem(TEXT_REWARD_MODELS, "contrary", Contrary)
+    learner = Noted(Tabular.of(LANGUAGE, seed=0), envs(), device="cpu")
+    query, label = ask_pairs(learner, 100, torch.Generator().manual_seed(0))
+    trunk = Decoder(4, 12, layers=1, width=16, heads=2)
+    flipped = Label(label.choice[:, ::-1].copy())
+    models = [
+        learn_reward(trunk, query, answers, TextPreferenceConfig(reward_model=name), torch.Generator().manual_seed(0))[
+            0
+        ]
+        for name, answers in (("contrary", label), ("bradley_terry", flipped))
+    ]
+    torch.testing.assert_close(*(model.state_dict() for model in models), rtol=0, atol=0)
 
 
 def test_a_learner_that_asks_in_rounds_learns_from_each_and_goes_on_after_loading(tmp_path):
