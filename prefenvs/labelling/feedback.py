@@ -92,7 +92,10 @@ class Feedback:
         kept = {name: value for name, value in kept.items() if value is not None}  # earlier versions kept no units so
         for name in sorted(kept.keys() | now.keys()):
             if name in kept and name in parts:
-                found = changed(kept[name], parts[name], name)
+                was = kept[name]
+                if name != "oracle" and "kind" in was:  # of teacher and units the fields alone are read
+                    was = {**was, "kind": type(parts[name]).__name__}
+                found = changed(was, parts[name], name)
             else:
                 was, given = (settings.get(name, "none") for settings in (kept, now))
                 found = None if was == given else f"{name} = {was}, now it is {given}"

@@ -270,6 +270,14 @@ def test_answers_outlive_a_field_that_the_teacher_or_the_units_gain(part, tmp_pa
         opened(path, "partial_return", **{**settings, **other})
 
 
+def test_a_teacher_of_another_class_with_the_same_fields_answers_the_same(tmp_path):
+    own = dataclasses.make_dataclass("Own", [("drift", float, 0.0)], bases=(prefenvs.Teacher,), frozen=True)
+    opened(tmp_path / "a.sqlite", "partial_return", teacher=prefenvs.Teacher(beta=2.0))
+    opened(tmp_path / "a.sqlite", "partial_return", teacher=own(beta=2.0))
+    with pytest.raises(prefenvs.RunMismatch, match=r"begun with no teacher\.drift, now it is 1.0"):
+        opened(tmp_path / "a.sqlite", "partial_return", teacher=own(beta=2.0, drift=1.0))
+
+
 @pytest.mark.parametrize("units", [None, Calibration(sd=3.0)])
 def test_a_store_whose_settings_are_texts_and_plain_fields_goes_on(units, tmp_path):
     path, oracle = tmp_path / "a.sqlite", Hierarchical(margins=0.5)
