@@ -13,6 +13,7 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepR
 from prefenvs.agents.replay import TensorReplayBuffer
 from prefenvs.agents.reward_models import RewardEnsemble
 from prefenvs.agents.reward_models.ensemble import CHUNK
+from prefenvs.agents.reward_models.step_model import StepRewardModel
 
 
 class LearnedReward(VecEnvWrapper):
@@ -39,19 +40,38 @@ class LearnedReward(VecEnvWrapper):
         """Replace the rewards."""
         observations, rewards, dones, infos = self.venv.step_wait()
         if self.model.trained:
-            rewards = predict_rewards(self.model, self._observations, self._actions)
+            led_to = observations_after(observations, dones, infos)
+            rewards = predict_rewards(self.model, self._observations, self._actions, led_to)
         self._observations = observations
         return observations, rewards, dones, infos
 
 
+def observations_after(observations: Any, dones: np.ndarray, infos: list[dict[str, Any]]) -> Any:
+    """(E, *obs) that the steps of a VecEnv led to: where an episode ended not the reset's, but the terminal one."""
+    if not dones.any():
+        return observations
+    led_to = np.array(observations)
+    for row in np.flatnonzero(dones):
+        led_to[row] = infos[row]["terminal_observation"]
+    return led_to
+
+
 @torch.no_grad()
-def predict_rewards(model: RewardEnsemble, observations: Any, actions: Any, chunk: int = CHUNK) -> np.ndarray:
-    """(B,) float32 learned rewards of B steps, a chunk at a time."""
+def predict_rewards(
+    model: StepRewardModel, observations: Any, actions: Any, next_observations: Any = None, *, chunk: int = CHUNK
+) -> np.ndarray:
+    """(B,) float32 learned rewards of B steps, a chunk at a time.
+
+    Args:
+        model: rewards them.
+        observations: (B, *obs) in which the actions were taken.
+        actions: (B, *act) as the environment takes them.
+        next_observations: (B, *obs) that followed, the terminal ones included, for models that read them.
+        chunk: steps at a time.
+    """
+    read = [part for part in (observations, actions, next_observations) if part is not None]
     parts = [
-        model.reward(
-            torch.as_tensor(observations[at : at + chunk], device=model.device),
-            torch.as_tensor(actions[at : at + chunk], device=model.device),
-        )
+        model.reward(*(torch.as_tensor(part[at : at + chunk], device=model.device) for part in read))
         for at in range(0, len(actions), chunk)
     ]
     return torch.cat(parts).cpu().numpy().astype(np.float32)
@@ -87,7 +107,7 @@ class RewardReplayBuffer(TensorReplayBuffer):
     ) -> None:
         """Store a step of each environment, rewarded by the model if there is one."""
         if self.model is not None and self.model.trained:
-            reward = predict_rewards(self.model, obs, self._env_actions(action))
+            reward = predict_rewards(self.model, obs, self._env_actions(action), next_obs)
         super().add(obs, next_obs, action, reward, done, infos)
 
     @torch.no_grad()
@@ -95,16 +115,19 @@ class RewardReplayBuffer(TensorReplayBuffer):
         """Reward all stored steps, and those to come, by `model`."""
         self.model, self.explore = model, False
         size = self.size()
-        observations, actions, rewards = (
-            self.fields[name][:size].flatten(0, 1) for name in ("observations", "actions", "rewards")
+        observations, led_to, actions, rewards = (
+            self.fields[name][:size].flatten(0, 1)  # views: what the model does not read costs nothing
+            for name in ("observations", "next_observations", "actions", "rewards")
         )
         # SB3 keeps actions flat and gives discrete values an axis of length 1; the model reads the spaces' own shapes.
-        observations = observations.reshape(-1, *(self.observation_space.shape or ()))
+        observations, led_to = (
+            held.reshape(-1, *(self.observation_space.shape or ())) for held in (observations, led_to)
+        )
         actions = actions.reshape(-1, *(self.action_space.shape or ()))
         middle, half = (torch.as_tensor(part, device=self.device) for part in (self._middle, self._half))
         for start in range(0, len(rewards), CHUNK):
             part = slice(start, start + CHUNK)
-            rewards[part] = model.reward(observations[part], actions[part] * half + middle)
+            rewards[part] = model.reward(observations[part], actions[part] * half + middle, led_to[part])
 
     def _env_actions(self, actions: np.ndarray) -> np.ndarray:
         return actions * self._half + self._middle

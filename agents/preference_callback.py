@@ -15,7 +15,7 @@ from stable_baselines3.common.vec_env import unwrap_vec_wrapper
 
 from prefenvs.agents.checkpoint import load_module, load_optimizer, module_state, optimizer_state, under
 from prefenvs.agents.evaluation import write_csv
-from prefenvs.agents.learned_reward import LearnedReward, RewardReplayBuffer
+from prefenvs.agents.learned_reward import LearnedReward, RewardReplayBuffer, observations_after
 from prefenvs.agents.reward_models import FitReport, PreferenceData, RewardEnsemble, fit
 from prefenvs.agents.reward_models.step_model import check_fitted
 from prefenvs.error import unknown_name
@@ -232,12 +232,8 @@ class PreferenceCallback(BaseCallback):
 
     def _on_step(self) -> bool:
         infos, dones = self.locals["infos"], np.asarray(self.locals["dones"])
-        after = self.locals["new_obs"]
+        after = observations_after(self.locals["new_obs"], dones, infos)
         truncated = np.array([bool(info.get("TimeLimit.truncated", False)) for info in infos]) & dones
-        if dones.any():
-            after = np.array(after)
-            for row in np.flatnonzero(dones):
-                after[row] = infos[row]["terminal_observation"]
         ids = np.stack([info["segment_id"] for info in infos])
         # On-policy rollouts clip actions to the space; the clipped ones are what the environment did.
         actions = self.locals.get("clipped_actions", self.locals["actions"])

@@ -70,7 +70,7 @@ def played_segments(
         rows.append(_segment(base, observation, other, share, steps, rng))
         ends.append(base.get_state())
     base.close()
-    columns = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+    columns: dict[str, Any] = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
     segments = JudgedSegments(**columns, factors={}, task=task)
     first, last = (
         returns_from(task, states, observations, values)

@@ -102,11 +102,11 @@ class RewardMetricsCallback(BaseCallback):
         return RewardComparison(
             steps,
             true_scores(self.training_env, drawn),
-            predict_rewards(model, steps.observations, steps.actions).astype(np.float64),
+            predict_rewards(model, steps.observations, steps.actions, steps.next_observations).astype(np.float64),
             gamma=float(getattr(self.model, "gamma", 0.99)),
             seed=self.seed,
             true_reward=self.true_reward,
-            learned_reward=lambda obs, act, after: predict_rewards(model, obs, act).astype(np.float64),
+            learned_reward=lambda *steps: predict_rewards(model, *steps).astype(np.float64),
         )
 
     def cut(self) -> None:

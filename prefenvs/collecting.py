@@ -34,7 +34,8 @@ def collect(envs: Any, act: Callable[[np.ndarray], np.ndarray], steps: int, *, s
         (10, 2)
     """
     spaces = envs.single_observation_space, envs.single_action_space
-    store = SegmentStore(*spaces, envs.num_envs, episodes=feedback(envs).recorded_episodes)
+    asked = feedback(envs)
+    store = SegmentStore(*spaces, envs.num_envs, episodes=asked.recorded_episodes, task=asked.task)
     observations, _ = envs.reset(seed=seed)
     for _ in range(steps):
         actions = act(observations)

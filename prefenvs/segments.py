@@ -164,7 +164,8 @@ class JudgedSegments:
     """Segments as an oracle sees them: the task's own observations and actions, true rewards and factors.
 
     Only oracles and metrics hold these; a learner never does. An oracle that says in `reads` which of the first four it
-    needs gets the others empty, as (n, 0) or {}.
+    needs gets the others empty, as (n, 0) or {}. Of a question's context it gets what `reads` names: with
+    `reads = ("factors", "user")` factors, and in `context` whom each segment is shown to.
     """
 
     observations: Arrays
@@ -180,6 +181,9 @@ class JudgedSegments:
     terminated: np.ndarray
     """(n,) bool, the last step ended the episode."""
     task: str = ""
+    context: Mapping[str, np.ndarray] = field(default_factory=dict)
+    """(n, ...) of the question that each segment is shown in, by key; empty where none is asked, as when units are
+    measured."""
 
     def __len__(self) -> int:
         return len(self.mask)
@@ -201,6 +205,10 @@ JUDGED = ("observations", "actions", "rewards", "factors")
 """Fields of `JudgedSegments` that an oracle may leave out of its `reads`: to fetch all may double a label's cost."""
 
 
+CONTEXT = ("user", "criterion", "principle")
+"""Keys of a query's context that change what is asked: a question to an oracle that does not read them is refused."""
+
+
 @dataclass(frozen=True)
 class Query:
     """n questions, each showing k segments together: which do you prefer?"""
@@ -210,7 +218,9 @@ class Query:
     k: int = 2
     context: Mapping[str, np.ndarray] = field(default_factory=dict)
     """(n, ...) arrays that go with a question, such as the prompt of texts. A question with another context is another
-    one to the store of answers; oracles are not shown it."""
+    one to the store of answers. Oracles are shown of it what they read, and must read those of its keys that are in
+    CONTEXT: `user`, who is asked, (n,) whole numbers that the label keeps; `criterion` or `principle`, what to judge
+    by."""
 
     def __post_init__(self) -> None:
         if self.k < 1 or len(self.segments) % self.k:
@@ -295,10 +305,13 @@ class Label:
 
     @staticmethod
     def concatenate(parts: list[Label]) -> Label:
-        """One label of all answers, in order; the optional kinds are kept where every part has them."""
+        """All answers, in order; optional kinds are kept where every part has them, users where any part has."""
 
         def join(name: str) -> Any:
             values = [getattr(part, name) for part in parts]
+            if name == "user" and any(value is not None for value in values):
+                pairs = zip(values, parts, strict=True)
+                values = [np.full(len(part), -1) if value is None else value for value, part in pairs]
             return None if any(value is None for value in values) else np.concatenate(values)
 
         names = ("choice", "ranking", "ratings", "strength", "user")

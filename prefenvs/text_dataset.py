@@ -33,6 +33,7 @@ from prefenvs.tasks.text.language import (
     message_text,
     prompts_and_completions,
     right_padded,
+    shared_prompts,
 )
 
 Row = dict[str, Any]
@@ -80,12 +81,14 @@ def preference_rows(query: Query, label: Label, language: Language, kind: str = 
         kind: "pairs", the preferred completion against each other one; or "completions", each by itself.
 
     Raises:
-        ValueError: for another kind, or probabilities in place of answers.
+        ValueError: for another kind, probabilities in place of answers, or pairs of completions of two prompts.
     """
     if kind not in COLUMNS:
         raise unknown_name("kind", kind, COLUMNS)
     if label.soft:
         raise ValueError('this label holds probabilities (answer="soft"), expected answers.')
+    if kind == "pairs":
+        shared_prompts(prompts_and_completions(query.segments, language)[0], query.k, language)
     clear = np.flatnonzero((label.choice == 1).any(1))
     best = label.choice[clear].argmax(1)
     prompts, texts = ([(language.decode(row), row) for row in part] for part in _unpadded(query.segments, language))

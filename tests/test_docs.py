@@ -71,7 +71,7 @@ def make_local_model(folder):
 def test_the_page_of_language_models_runs_from_top_to_bottom(tmp_path):
     pytest.importorskip("matplotlib", reason="needs the bench extra")
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs/text.md").read_text(encoding="utf-8"), re.S)
-    assert len(blocks) == 7
+    assert len(blocks) == 8
     code = "\n".join(blocks)
     for full, small in (
         ('{"width": 64, "steps": 600}', '{"layers": 1, "width": 16, "heads": 2, "steps": 20, "cache": False}'),

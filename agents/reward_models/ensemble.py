@@ -92,8 +92,8 @@ class RewardEnsemble(StepRewardModel):
         """Where the weights are."""
         return self.scale.device
 
-    def encode(self, obs: Tensor, act: Tensor) -> Tensor:
-        """(..., in) input of the networks: flat observations and actions, discrete ones as one-hot."""
+    def encode(self, obs: Tensor, act: Tensor, next_obs: Tensor | None = None) -> Tensor:
+        """(..., in) input of the networks: flat observations and actions, discrete ones as one-hot; not `next_obs`."""
         return torch.cat([_flat(obs, self.observation_space), _flat(act, self.action_space)], -1)
 
     @torch.no_grad()
@@ -120,11 +120,11 @@ class RewardEnsemble(StepRewardModel):
 
     def members(self, obs: Tensor, act: Tensor, next_obs: Tensor | None = None) -> Tensor:
         """(M, B) each member's reward of B steps, scaled."""
-        return self.forward(self.encode(obs, act)) / self.scale
+        return self.forward(self.encode(obs, act, next_obs)) / self.scale
 
     def segment_members(self, segments: TorchSegments) -> Tensor:
         """(M, n) each member's sum over the steps of each segment, padding left out, before scaling."""
-        inputs = self.encode(segments.observations[:, :-1], segments.actions)
+        inputs = self.encode(segments.observations[:, :-1], segments.actions, segments.observations[:, 1:])
         n, steps = segments.mask.shape
         return (self.forward(inputs.reshape(n * steps, -1)).reshape(-1, n, steps) * segments.mask).sum(-1)
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -11,7 +14,7 @@ FITTED = {
     "device": "property: where the weights are",
     "members": "members(obs, act, next_obs=None): (M, B) rewards, divided by scale",
     "segment_members": "segment_members(segments): (M, n) scores, before scaling",
-    "encode": "encode(obs, act): (..., in) what forward reads",
+    "encode": "encode(obs, act, next_obs=None): (..., in) what forward reads",
     "observe": "observe(inputs): looks at (B, in) inputs before each fit, and may do nothing",
     "forward": "forward(inputs): (M, B) rewards before scaling, of (B, in) or (orders, B, in)",
     "orders": "in how many orders a fit goes through the data: M, or 1",
@@ -23,6 +26,8 @@ FITTED = {
 
 class StepRewardModel(nn.Module):
     """M reward models of steps; a subclass fills in `device`, `members` and `segment_members`.
+
+    A step is what was seen, what was done and `next_obs`, what it led to: at an episode's end the terminal observation.
 
     To be trained by `PreferenceCallback` it also has the other members of FITTED.
     """
@@ -60,4 +65,15 @@ def _lacks(model: nn.Module, name: str) -> bool:
     if name in ("scale", "trained"):
         return not isinstance(getattr(model, name, None), Tensor)
     own = getattr(type(model), name, None)
+    if name == "encode" and own is not None:
+        return not _takes(model.encode, 3)
     return not hasattr(model, name) if own is None else own is getattr(StepRewardModel, name, None)
+
+
+def _takes(method: Any, count: int) -> bool:
+    """Whether a method can be called with so many arguments."""
+    try:
+        inspect.signature(method).bind(*range(count))
+    except TypeError:
+        return False
+    return True

@@ -38,6 +38,10 @@ class AnsweredQueries:
         """(N, k) steps, or tokens, of each segment."""
         raise NotImplementedError
 
+    def add(self, model: Any, query: Query, label: Label) -> None:
+        """Append the answered questions of a query."""
+        raise NotImplementedError
+
     def begin(self, model: Any) -> None:
         """What a fit does first."""
 
@@ -91,7 +95,7 @@ class PreferenceData(AnsweredQueries):
     def add(self, model: RewardEnsemble, query: Query, label: Label) -> None:
         """Append the answered questions of a query."""
         segments = query.segments.torch(model.device)
-        inputs = model.encode(segments.observations[:, :-1], segments.actions)
+        inputs = model.encode(segments.observations[:, :-1], segments.actions, segments.observations[:, 1:])
         answered = torch.as_tensor(~label.skipped, device=model.device)
         shape = (query.n, query.k, query.segments.steps)
         self.append(

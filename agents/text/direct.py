@@ -100,7 +100,9 @@ class DirectAlignment(TextLearner):
         if reward is not None:
             need_score(reward)
         self.reward, self.guide, self.pairs = reward, guide, pairs
-        self._pairs_given, self._learned_reward = pairs is not None, False
+        self._pairs_given = pairs is not None
+        self.reward_is_learned = False
+        """Whether `reward` was learned from the teacher, and so is part of the state."""
         super().__init__(policy, env, config=config, **learner)
         self.move(reward, guide)
         self._kept = torch.zeros((), device=self.device)
@@ -134,9 +136,22 @@ class DirectAlignment(TextLearner):
                     f"loss={self.loss!r} cannot be computed with options={dict(options)!r}: {error} Nothing was asked."
                 ) from error
 
-    def _prepare(self) -> None:
+    def begin(self) -> None:
+        """Collect the pairs, where none were given."""
         rng = torch.Generator().manual_seed(self.seed + 1)  # not the learner's own, so that a resumed run can ask again
-        pairs = (self._collect(rng) if self.pairs is None else self.pairs).to(self.device)
+        self.set_pairs(self.collect_pairs(rng) if self.pairs is None else self.pairs, rng)
+
+    def set_pairs(self, pairs: PreferencePairs, rng: torch.Generator) -> None:
+        """Learn from these pairs from now on, in passes that begin anew.
+
+        Args:
+            pairs: what they lack of what the loss reads is made of the reference as it is now.
+            rng: of the third completion of each prompt, for a loss that reads one.
+
+        Raises:
+            ValueError: if none of them is left to learn from.
+        """
+        pairs = pairs.to(self.device)
         if self.reads == "sampled" and pairs.sampled is None:
             pairs = PreferencePairs(**{**vars(pairs), "sampled": self.sample(self.reference, pairs.prompts, rng)})
         if self.reads == "scores" and pairs.scores is None:
@@ -153,8 +168,9 @@ class DirectAlignment(TextLearner):
         rows = self.config.forward_rows
         batch = {} if rows is None else {"batch": max(1, rows // 3)}  # of up to three completions each
         self.pairs = with_reference(self.reference, pairs, **batch)
+        self._order = torch.zeros(0, dtype=torch.int64)
 
-    def _collect(self, rng: torch.Generator) -> PreferencePairs:
+    def collect_pairs(self, rng: torch.Generator) -> PreferencePairs:
         """The pairs to learn from, where none were given."""
         return PreferencePairs.of(*ask_pairs(self, self.preferences.queries, rng), self.language)
 
@@ -162,7 +178,8 @@ class DirectAlignment(TextLearner):
         """(n,) reward of completions, where there is one."""
         return None if self.reward is None else self.in_parts(partial(score, self.reward), prompts, completions)
 
-    def _iterate(self) -> None:
+    def iterate(self) -> None:
+        """Take a gradient step on the next pairs."""
         pairs = self._next_batch()
         logps = pair_logps(self.policy, self.reference, pairs, self.reads, self.guide)
         losses = PAIR_LOSSES[self.loss](logps, **self.config.options, **self._running(pairs))
@@ -172,7 +189,8 @@ class DirectAlignment(TextLearner):
         self.num_timesteps += len(pairs)
         self._record(loss, norm, logps)
 
-    def _next_size(self) -> int:
+    def next_size(self) -> int:
+        """A batch, or what is left of the pass."""
         assert self.pairs is not None
         return min(self.config.batch_size, len(self._order) or len(self.pairs))
 
@@ -210,28 +228,32 @@ class DirectAlignment(TextLearner):
             rejected_ratio=logps.rejected_ratio.mean(),
         )
 
-    def _own_settings(self) -> dict[str, Any]:
-        return {**super()._own_settings(), "loss": self.loss}
+    def own_settings(self) -> dict[str, Any]:
+        """The loss beside what every learner has."""
+        return {**super().own_settings(), "loss": self.loss}
 
-    def _given(self) -> tuple[str, ...]:
-        own = {"reward": self.reward is not None and not self._learned_reward, "guide": self.guide is not None}
+    def unsaved_arguments(self) -> tuple[str, ...]:
+        """A reward that was given, and a guide."""
+        own = {"reward": self.reward is not None and not self.reward_is_learned, "guide": self.guide is not None}
         return tuple(name for name, given in own.items() if given)
 
-    def _own_state(self) -> Arrays:
+    def own_state(self) -> Arrays:
+        """Pairs and how far the pass is, what the loss keeps from batch to batch, and a reward that was learned."""
         model: Any = self.reward
         pairs = {} if self.pairs is None else vars(self.pairs)
         parts = {
             "pairs": {name: tensor.cpu().numpy() for name, tensor in pairs.items() if tensor is not None},
-            "reward": module_state(model) if self._learned_reward else {},
+            "reward": module_state(model) if self.reward_is_learned else {},
         }
         named = {f"{part}/{name}": array for part, arrays in parts.items() for name, array in arrays.items()}
         facts = {"kept": self._kept.cpu().numpy(), "order": self._order.numpy(), "prepared": np.array(self._prepared)}
         return {**facts, **named}
 
-    def _load_own_state(self, state: Arrays) -> None:
-        if "reward" not in self._given() and (reward := under("reward", state)):
+    def load_own_state(self, state: Arrays) -> None:
+        """Put back what `own_state` gave; pairs that were given again take the place of the saved ones."""
+        if "reward" not in self.unsaved_arguments() and (reward := under("reward", state)):
             self.reward = restored_reward_model(self.trunk, self.preferences, reward)
-            self._learned_reward = True
+            self.reward_is_learned = True
         saved = under("pairs", state)
         if self._pairs_given:  # others than the saved ones, perhaps
             self._prepared = False

@@ -54,7 +54,8 @@ class RewardWeighted(OnlineLearner):
     config: FineTuningConfig
     on_policy = False  # samples of a policy that moves would be weighted over and over
 
-    def _targets(self, experience: Experience) -> dict[str, Tensor]:
+    def targets(self, experience: Experience) -> dict[str, Tensor]:
+        """Weights (n,) that sum to 1 in each group."""
         rewards = experience.rewards.reshape(-1, self.config.group)
         if self.config.selection == "weights":
             weights = reward_weights(rewards, beta=self.beta)
@@ -65,7 +66,8 @@ class RewardWeighted(OnlineLearner):
             weights = kept / kept.sum(-1, keepdim=True)
         return {"weights": weights.reshape(-1)}
 
-    def _loss(self, batch: Experience, logps: Tensor) -> Tensor:
+    def minibatch_loss(self, batch: Experience, logps: Tensor) -> Tensor:
+        """Weighted negative log-likelihood, the mean of the groups."""
         return -(batch.targets["weights"] * logps.sum(-1)).sum() * self.config.group / len(logps)
 
 
@@ -113,11 +115,12 @@ class BestOfN(OnlineLearner):
         """(n,) the bound log n - (n - 1) / n of the KL in nats: the law of the best of n has no density to read."""
         return torch.full((len(prompts),), float(best_of_n_kl(self.config.group)), device=prompts.device)
 
-    def _targets(self, experience: Experience) -> dict[str, Tensor]:
+    def targets(self, experience: Experience) -> dict[str, Tensor]:
+        """None: nothing is trained."""
         return {}
 
-    def _iterate(self) -> None:
+    def iterate(self) -> None:
         """Write and score a rollout, for the log: there is nothing to train."""
         experience = self.roll_out()
         self.num_timesteps += len(experience.proxy)
-        self._log_rollout(experience)
+        self.record_rollout(experience)

@@ -77,7 +77,8 @@ class GRPO(OnlineLearner):
     config_class = GRPOConfig
     config: GRPOConfig
 
-    def _targets(self, experience: Experience) -> dict[str, Tensor]:
+    def targets(self, experience: Experience) -> dict[str, Tensor]:
+        """Advantages (n, 1) within each group, and the mean length (n,) of the rollout."""
         in_reward = self.config.kl == "reward"
         rewards = experience.sequence_rewards(self.beta) if in_reward else experience.rewards
         advantages = GROUP_ADVANTAGES[self.config.advantage](rewards.reshape(-1, self.config.group))
@@ -85,9 +86,10 @@ class GRPO(OnlineLearner):
         return {
             "advantages": advantages.reshape(-1, 1),
             "mean_length": lengths.mean().expand(len(lengths)),
-        }  # (n, 1), (n,)
+        }
 
-    def _loss(self, batch: Experience, logps: Tensor) -> Tensor:
+    def minibatch_loss(self, batch: Experience, logps: Tensor) -> Tensor:
+        """The clipped surrogate a token, and the KL where it is in the loss."""
         settings = self.config
         losses = ppo_token_loss(
             logps, batch.logps, batch.targets["advantages"], clip=settings.clip, clip_high=settings.clip_high

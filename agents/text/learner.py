@@ -97,7 +97,7 @@ class TextLearner:
         self.preferences = preferences or TextPreferenceConfig()
         if not isinstance(self.config, self.config_class):
             raise TypeError(f"config={config!r} is not a {self.config_class.__name__}.")
-        for rate in self._rates():
+        for rate in self.learning_rates():
             _schedule(rate)  # refuses what is none, at once
         self.envs, self.language = _checked(env), language_of(env)
         self.device, self.seed, self.verbose = get_device(device), seed, verbose
@@ -124,29 +124,46 @@ class TextLearner:
         )
         self.envs.reset(seed=seed)
 
-    # What a subclass fills.
+    # What a subclass fills, in the order in which it is called; docs/text.md says when.
 
-    def _prepare(self) -> None:
-        """Once, before the first iteration."""
+    def learning_rates(self) -> list[float | str]:
+        """The learning rate of each of `trained()`. When it is first called there is `config`, and nothing else."""
+        return [self.config.learning_rate]
 
-    def _iterate(self) -> None:
-        """Learn a little, and count it in `num_timesteps`."""
-        raise NotImplementedError
+    def trained(self) -> dict[str, nn.Module]:
+        """The modules that the optimiser trains, the policy first. Called again, it gives the same modules."""
+        return {"policy": self.policy}
 
-    def _next_size(self) -> int:
+    def begin(self) -> None:
+        """Ask and fit what has to be there before the first iteration."""
+
+    def next_size(self) -> int:
         """How much of `unit` the next iteration will count."""
         return int(self.envs.num_envs)
 
-    def trained(self) -> dict[str, nn.Module]:
-        """The modules that the optimiser trains, the policy first."""
-        return {"policy": self.policy}
+    def iterate(self) -> None:
+        """Learn a little, and count it in `num_timesteps`."""
+        raise NotImplementedError
 
-    def _own_state(self) -> Arrays:
+    def own_settings(self) -> dict[str, Any]:
+        """Further arguments of the constructor, as JSON."""
+        return {"preferences": vars(self.preferences)}
+
+    def unsaved_arguments(self) -> tuple[str, ...]:
+        """Names of arguments of the constructor that were given and that a file does not hold."""
+        return ()
+
+    def own_state(self) -> Arrays:
         """What else changes as it learns, as named arrays."""
         return {}
 
-    def _load_own_state(self, state: Arrays) -> None:
-        """Put back what `_own_state` gave."""
+    @classmethod
+    def own_arguments(cls, own: dict[str, Any]) -> dict[str, Any]:
+        """Arguments of the constructor from what `own_settings` gave."""
+        return {**own, "preferences": TextPreferenceConfig(**own["preferences"])}
+
+    def load_own_state(self, state: Arrays) -> None:
+        """Put back what `own_state` gave."""
 
     # SB3's surface.
 
@@ -198,7 +215,7 @@ class TextLearner:
         while going and self.num_timesteps < self._total_timesteps:
             calls.on_rollout_start()
             self._set_learning_rate()
-            self._iterate()
+            self.iterate()
             self._log_steps()
             iteration += 1
             calls.update_locals(locals())
@@ -213,7 +230,7 @@ class TextLearner:
     def prepare(self) -> None:
         """Ask and fit what has to be there before the first iteration; `learn` does it. A second call does nothing."""
         if not self._prepared:
-            self._prepare()
+            self.begin()
             self._prepared = True
 
     def predict(
@@ -248,19 +265,6 @@ class TextLearner:
     def save(self, path: str | Path) -> None:
         """Write a zip of JSON and safetensors: settings, policy, reference, optimiser and generators."""
         save_learner(self, path)
-
-    def _own_settings(self) -> dict[str, Any]:
-        """Further arguments of the constructor, as JSON."""
-        return {"preferences": vars(self.preferences)}
-
-    def _given(self) -> tuple[str, ...]:
-        """Names of arguments of the constructor that were given and that a file does not hold."""
-        return ()
-
-    @classmethod
-    def _own_arguments(cls, own: dict[str, Any]) -> dict[str, Any]:
-        """Arguments of the constructor from what `_own_settings` gave."""
-        return {**own, "preferences": TextPreferenceConfig(**own["preferences"])}
 
     @classmethod
     def load(
@@ -381,14 +385,10 @@ class TextLearner:
                 self.logger.record_mean(f"train/{name}", mean)
             self._steps = {}
 
-    def _rates(self) -> list[float | str]:
-        """The learning rate of each of `trained()`."""
-        return [self.config.learning_rate]
-
     def _set_learning_rate(self) -> None:
         total, warmup = self._total_timesteps, self.config.warmup
-        done, begun = self.num_timesteps / total, (self.num_timesteps + self._next_size()) / total
-        for group, given in zip(self.optimizer.param_groups, self._rates(), strict=True):
+        done, begun = self.num_timesteps / total, (self.num_timesteps + self.next_size()) / total
+        for group, given in zip(self.optimizer.param_groups, self.learning_rates(), strict=True):
             rate, falls = _schedule(given)
             if done < warmup:
                 group["lr"] = rate * min(1.0, begun / warmup)

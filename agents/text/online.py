@@ -126,7 +126,7 @@ class Experience:
 
 
 class OnlineLearner(TextLearner):
-    """Learns from rewards of its own completions. Subclasses fill `_targets` and `_loss`.
+    """Learns from rewards of its own completions. Subclasses fill `targets` and `minibatch_loss`.
 
     The reward is learned from the teacher's answers before the first rollout, unless `reward` is given or the
     environments are of the evaluation door, whose true reward is then learned from, shaped as any other.
@@ -164,7 +164,8 @@ class OnlineLearner(TextLearner):
         self.reward = reward
         self.report: Any = None
         """How the fit of the reward went; None where it was given."""
-        self._learned_reward = False
+        self.reward_is_learned = False
+        """Whether `reward` was learned from the teacher, and so is part of the state."""
         super().__init__(policy, env, config=config, **learner)
         self.move(reward)
         self.beta = self.config.beta
@@ -218,15 +219,24 @@ class OnlineLearner(TextLearner):
             references = torch.zeros(1, settings.references) if settings.references else None
             _tried(settings, "transform", aggregated, RewardContext(references, RunningRewards.of(aggregated)))
 
-    # What a method fills.
+    # What a method fills, and may replace.
 
-    def _targets(self, experience: Experience) -> dict[str, Tensor]:
+    def targets(self, experience: Experience) -> dict[str, Tensor]:
         """(n, ...) targets by name: advantages and the like, without gradient."""
         raise NotImplementedError
 
-    def _loss(self, batch: Experience, logps: Tensor) -> Tensor:
+    def minibatch_loss(self, batch: Experience, logps: Tensor) -> Tensor:
         """() loss of a minibatch, in whole groups; `logps` (n, T) are the policy's now, with gradients."""
         raise NotImplementedError
+
+    def minibatches(self, n: int) -> Iterator[Tensor]:
+        """One pass over n completions: rows of whole groups, shuffled; all in their order where they are one batch."""
+        group, size = self.config.group, self.config.batch_size or n
+        if size >= n:
+            yield torch.arange(n, device=self.device)
+            return
+        for part in torch.randperm(n // group, generator=self.rng).split(max(1, size // group)):
+            yield (part[:, None] * group + torch.arange(group)).reshape(-1).to(self.device)
 
     @property
     def writer(self) -> Any:
@@ -235,12 +245,13 @@ class OnlineLearner(TextLearner):
 
     # The loop.
 
-    def _prepare(self) -> None:
+    def begin(self) -> None:
+        """Learn the reward, where none was given, and make of it the one to learn from."""
         rng = torch.Generator().manual_seed(self.seed + 1)  # not the learner's own, so that a resumed run can ask again
         if self.reward is None and not self.sees_true_reward:  # a loaded learner keeps what it has learned
             answered = ask_pairs(self, self.preferences.queries, rng)
             self.reward, self.report = learn_reward(self.trunk, *answered, self.preferences, rng)
-            self._learned_reward = True
+            self.reward_is_learned = True
         self.transformed = self._transformed(torch.Generator().manual_seed(self.seed + 2))
         if self.config.transform in OF_STEPS:
             model: Any = self.reward
@@ -295,33 +306,25 @@ class OnlineLearner(TextLearner):
             rewards = tokens.sum(-1)
         logps, reference_logps = (self._logps(model, *read) for model in (self.writer, self.reference))
         experience = Experience(*read, written.mask, logps, reference_logps, proxy, rewards, tokens)
-        return replace(experience, targets=self._targets(experience))
+        return replace(experience, targets=self.targets(experience))
 
     def _logps(self, model: Any, prompts: Tensor, tokens: Tensor) -> Tensor:
         """(n, T) log-probabilities in nats at the temperature of the rollouts."""
         return self.in_parts(partial(model.logprobs, temperature=self.config.temperature), prompts, tokens)
 
-    def _iterate(self) -> None:
+    def iterate(self) -> None:
+        """Write a rollout, pass over it `epochs` times, and move beta."""
         experience = self.roll_out()
         for _ in range(self.config.epochs):
-            for rows in self._minibatches(len(experience.proxy)):
+            for rows in self.minibatches(len(experience.proxy)):
                 batch = experience[rows]
                 logps = self.policy.logprobs(batch.prompts, batch.tokens, self.config.temperature)
-                loss = self._loss(batch, logps)
+                loss = self.minibatch_loss(batch, logps)
                 norm = self.descend(loss)
                 self._record(loss, norm, batch, logps.detach())
         self.num_timesteps += len(experience.proxy)
-        self._log_rollout(experience)
+        self.record_rollout(experience)
         self._control(experience)
-
-    def _minibatches(self, n: int) -> Iterator[Tensor]:
-        """Rows of whole groups, shuffled; all in their order where they are one batch."""
-        group, size = self.config.group, self.config.batch_size or n
-        if size >= n:
-            yield torch.arange(n, device=self.device)
-            return
-        for part in torch.randperm(n // group, generator=self.rng).split(max(1, size // group)):
-            yield (part[:, None] * group + torch.arange(group)).reshape(-1).to(self.device)
 
     def _control(self, experience: Experience) -> None:
         """Move beta towards what holds the KL at its target."""
@@ -339,7 +342,8 @@ class OnlineLearner(TextLearner):
         ratio = torch.where(batch.mask, logps - batch.logps, 0.0).exp()
         self.record_step(loss=loss, grad_norm=norm, ratio_deviation=(ratio - 1).abs().amax())
 
-    def _log_rollout(self, experience: Experience) -> None:
+    def record_rollout(self, experience: Experience) -> None:
+        """Log what a rollout was like, under rollout/."""
         facts = {
             "proxy": experience.proxy.mean(),
             "shaped_reward": experience.rewards.mean(),
@@ -352,24 +356,27 @@ class OnlineLearner(TextLearner):
             self.logger.record(f"rollout/{name}", value)
         self.logger.record("rollout/beta", self.beta)
 
-    def _given(self) -> tuple[str, ...]:
-        return ("reward",) if self.reward is not None and not self._learned_reward else ()
+    def unsaved_arguments(self) -> tuple[str, ...]:
+        """A reward that was given."""
+        return ("reward",) if self.reward is not None and not self.reward_is_learned else ()
 
-    def _own_state(self) -> Arrays:
+    def own_state(self) -> Arrays:
+        """The weight of the KL, moments of the reward, and the reward where it was learned."""
         model: Any = self.reward
         running = None if self.transformed is None else self.transformed.running
         parts = {
             "running": {} if running is None else {name: value.cpu().numpy() for name, value in vars(running).items()},
-            "reward": module_state(model) if self._learned_reward else {},
+            "reward": module_state(model) if self.reward_is_learned else {},
         }
         named = {f"{part}/{name}": array for part, arrays in parts.items() for name, array in arrays.items()}
         return {"beta": np.array(self.beta), **named}
 
-    def _load_own_state(self, state: Arrays) -> None:
+    def load_own_state(self, state: Arrays) -> None:
+        """Put back what `own_state` gave; the reward to learn from is made of it again."""
         self.beta = float(state["beta"])
-        if "reward" not in self._given() and (reward := under("reward", state)):
+        if "reward" not in self.unsaved_arguments() and (reward := under("reward", state)):
             self.reward = restored_reward_model(self.trunk, self.preferences, reward)
-            self._learned_reward = True
+            self.reward_is_learned = True
         self._prepared = False  # so that references are scored by this reward; nothing is asked again
         if self.reward is not None or self.sees_true_reward:
             self.prepare()

@@ -52,13 +52,15 @@ class P3O(OnlineLearner):
     config_class = P3OConfig
     config: P3OConfig
 
-    def _targets(self, experience: Experience) -> dict[str, Tensor]:
+    def targets(self, experience: Experience) -> dict[str, Tensor]:
+        """Half the difference (n,) to the other completion's reward, less the KL."""
         # Rewards are subtracted before the penalty is, so that what they share cancels to the last bit.
         half = 0.5 * (experience.rewards - experience.rewards.reshape(-1, 2).flip(-1).reshape(-1))
         logps, reference_logps = experience.logps.sum(-1), experience.reference_logps.sum(-1)
         return {"rewards": penalised_rewards(half, logps, reference_logps, beta=self.beta)}
 
-    def _loss(self, batch: Experience, logps: Tensor) -> Tensor:
+    def minibatch_loss(self, batch: Experience, logps: Tensor) -> Tensor:
+        """The mean over pairs of what `clipping` names."""
         now, before = (values.sum(-1).reshape(-1, 2) for values in (logps, batch.logps))
         loss = P3O_LOSSES[self.config.clipping]
         return loss(now, before, batch.targets["rewards"].reshape(-1, 2), clip=self.config.clip).mean()

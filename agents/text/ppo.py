@@ -83,10 +83,12 @@ class TokenPPO(OnlineLearner):
             self.critic = Critic(self.policy)  # which is still the reference, and says what of it learns
         return {"policy": self.policy, "critic": self.critic}
 
-    def _rates(self) -> list[float | str]:
+    def learning_rates(self) -> list[float | str]:
+        """The policy's and the critic's."""
         return [self.config.learning_rate, self.config.critic_learning_rate]
 
-    def _targets(self, experience: Experience) -> dict[str, Tensor]:
+    def targets(self, experience: Experience) -> dict[str, Tensor]:
+        """Advantages, returns and values, (n, T) all."""
         mask, settings = experience.mask, self.config
         scores = experience.rewards if experience.token_rewards is None else experience.token_rewards
         rewards = penalised_token_rewards(scores, experience.logps, experience.reference_logps, mask, beta=self.beta)
@@ -98,7 +100,8 @@ class TokenPPO(OnlineLearner):
             "values": values,
         }
 
-    def _loss(self, batch: Experience, logps: Tensor) -> Tensor:
+    def minibatch_loss(self, batch: Experience, logps: Tensor) -> Tensor:
+        """The clipped surrogate and the critic's error."""
         targets, settings = batch.targets, self.config
         surrogate = ppo_token_loss(logps, batch.logps, targets["advantages"], clip=settings.clip)
         values = self.critic(batch.prompts, batch.tokens)

@@ -14,7 +14,7 @@ import prefenvs
 from prefenvs.error import BudgetSpent
 from prefenvs.queries import pairs_within, queries_to_ask
 from prefenvs.segments import Label, Query
-from prefenvs.tasks.text.language import Language, prompts_and_completions
+from prefenvs.tasks.text.language import Language, prompts_and_completions, shared_prompts
 
 if TYPE_CHECKING:
     from prefenvs.agents.text.learner import TextLearner
@@ -77,7 +77,7 @@ class PreferencePairs:
             language: of the task.
 
         Raises:
-            ValueError: for another k.
+            ValueError: for another k, and for completions of two prompts, or windows that begin at other places.
         """
         if query.k != 2:
             raise ValueError(f"query shows k={query.k} completions together, expected pairs: k=2.")
@@ -85,9 +85,10 @@ class PreferencePairs:
         width = language.prompt_tokens.shape[1]
         if (prompts[:, :-width] == language.pad).all():  # no window begins within a completion
             prompts = prompts[:, -width:]
+        shared = shared_prompts(prompts, 2, language)
         both = torch.from_numpy(tokens).reshape(query.n, 2, -1)
         share = torch.as_tensor(label.choice, dtype=torch.float32)
-        return PreferencePairs.weighted(torch.from_numpy(prompts[::2]), both[:, 0], both[:, 1], share.nan_to_num(0.0))
+        return PreferencePairs.weighted(torch.from_numpy(shared), both[:, 0], both[:, 1], share.nan_to_num(0.0))
 
     @staticmethod
     def weighted(prompts: Tensor, first: Tensor, second: Tensor, share: Tensor) -> PreferencePairs:
@@ -109,18 +110,21 @@ class PreferencePairs:
         return PreferencePairs(*(torch.cat(tensors)[order] for tensors in zip(*parts, strict=True)))
 
 
-def ask_pairs(learner: TextLearner, queries: int | None, rng: torch.Generator) -> tuple[Query, Label]:
-    """Ask the teacher about pairs that the reference writes; two equal completions are not worth a question.
+def ask_pairs(
+    learner: TextLearner, queries: int | None, rng: torch.Generator, *, writer: Any = None
+) -> tuple[Query, Label]:
+    """Ask the teacher about pairs that one model writes; two equal completions are not worth a question.
 
     Args:
-        learner: whose environments and reference are used.
+        learner: whose environments are used.
         queries: how many to ask, None for the whole budget or 1000 without one; a smaller budget wins.
         rng: of prompts and completions.
+        writer: a LanguageModel; None for the learner's reference.
 
     Raises:
         BudgetSpent: if nothing may be asked.
         EvaluationOnly: at the evaluation door.
-        ValueError: for no queries, and if the reference hardly ever writes two different completions of a prompt.
+        ValueError: for no queries, and if the writer hardly ever writes two different completions of a prompt.
     """
     if queries is not None and queries < 1:
         raise ValueError(f"queries={queries}, expected 1 or more. Nothing was asked.")
@@ -131,18 +135,17 @@ def ask_pairs(learner: TextLearner, queries: int | None, rng: torch.Generator) -
             f"the budget of {feedback.budget} queries is spent, and there is nothing to learn from. "
             "Make the environments with a larger budget=."
         )
+    name, writer = ("the reference", learner.reference) if writer is None else ("the writer", writer)
     parts: list[tuple[Query, Label]] = []
     asked = written = 0
     while asked < queries:
-        rollout = learner.write(learner.draw_prompts(2, rng), learner.reference, rng)
+        rollout = learner.write(learner.draw_prompts(2, rng), writer, rng)
         pairs = pairs_within(np.arange(len(rollout.prompt_ids)) // 2)
         different = (rollout.tokens[pairs[:, 0]] != rollout.tokens[pairs[:, 1]]).any(1).cpu().numpy()
         pairs = pairs[different][: queries - asked]
         written += len(rollout.prompt_ids) // 2
         if written > 100 * queries and asked < written // 50:
-            raise ValueError(
-                "the reference writes the same completions again and again: there are no pairs to ask about."
-            )
+            raise ValueError(f"{name} writes the same completions again and again: there are no pairs to ask about.")
         if len(pairs):
             query = Query(rollout.segments[pairs.ravel()], context={"prompt": rollout.prompt_ids[pairs[:, 0]]})
             parts.append((query, feedback.ask(query)))

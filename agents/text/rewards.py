@@ -11,7 +11,7 @@ from torch import Tensor
 
 from prefenvs.agents.checkpoint import Arrays, load_module
 from prefenvs.agents.reward_models import FitReport, fit
-from prefenvs.agents.reward_models.text import TEXT_REWARD_MODELS, TextModel, TextPreferences
+from prefenvs.agents.reward_models.text import TEXT_REWARD_MODELS, TextModel
 from prefenvs.agents.text.options import above, at_least, check_options
 from prefenvs.error import unknown_name
 from prefenvs.segments import Label, Query
@@ -144,7 +144,7 @@ def learn_reward(
         ValueError: if no question was answered.
     """
     model = new_reward_model(reference, config, rng)
-    data = TextPreferences()
+    data = model.data_class()
     data.add(model, query, label)
     optimizer = torch.optim.Adam(model.parameters(), lr=config.learning_rate)
     settings: dict[str, Any] = {

@@ -42,9 +42,11 @@ class RLOO(OnlineLearner):
     config_class = RLOOConfig
     config: RLOOConfig
 
-    def _targets(self, experience: Experience) -> dict[str, Tensor]:
+    def targets(self, experience: Experience) -> dict[str, Tensor]:
+        """Advantages (n,): the reward less the mean of the other completions'."""
         rewards = experience.sequence_rewards(self.beta).reshape(-1, self.config.group)
         return {"advantages": rloo(rewards).reshape(-1)}
 
-    def _loss(self, batch: Experience, logps: Tensor) -> Tensor:
+    def minibatch_loss(self, batch: Experience, logps: Tensor) -> Tensor:
+        """REINFORCE over whole completions."""
         return reinforce(logps.sum(-1), batch.targets["advantages"]).mean()

@@ -62,11 +62,12 @@ class RSO(DirectAlignment):
         if self.reward is None and self.pairs is None:
             need_score(untrained_reward_model(self.trunk, self.preferences))
 
-    def _collect(self, rng: torch.Generator) -> PreferencePairs:
+    def collect_pairs(self, rng: torch.Generator) -> PreferencePairs:
+        """Accepted completions of the reference, labelled by the reward; that is learned first where none was given."""
         if self.reward is None:
             answered = ask_pairs(self, self.preferences.queries, rng)
             self.reward, self.report = learn_reward(self.trunk, *answered, self.preferences, rng)
-            self._learned_reward = True
+            self.reward_is_learned = True
         known = torch.as_tensor(self.language.prompts("train"))
         parts = []
         for part in torch.randint(len(known), (self.config.pairs,), generator=rng).split(256):

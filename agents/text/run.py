@@ -23,6 +23,7 @@ from prefenvs.agents.preference_callback import HISTORY
 from prefenvs.agents.reward_models import FitReport
 from prefenvs.agents.text.evaluation import TextEvalCallback, evaluate_text
 from prefenvs.agents.text.learner import TextLearner
+from prefenvs.labelling import Feedback
 from prefenvs.tasks import TASKS
 
 if TYPE_CHECKING:
@@ -33,13 +34,14 @@ class TextCheckpoints(BaseCallback):
     """Writes all of a learner's state every so many completions or pairs; a run that goes on from it changes nothing.
 
     Unlike a `Barrier` it restarts no generator: those of a learner of language models are part of its state, and its
-    environments draw nothing. The two latest checkpoints are kept.
+    environments draw nothing. The two latest checkpoints are kept. The teacher's side (questions asked, recorded true
+    rewards) goes to a file of its own, which no learner reads.
     """
 
-    def __init__(self, folder: Path, every: int, curve: TextEvalCallback) -> None:
-        """Write to subfolders of `folder`, with the curve so far."""
+    def __init__(self, folder: Path, every: int, curve: TextEvalCallback, feedback: Feedback) -> None:
+        """Write to subfolders of `folder`, with the curve so far and the feedback of the learner's environments."""
         super().__init__()
-        self.folder, self.every, self.curve = folder, every, curve
+        self.folder, self.every, self.curve, self.feedback = folder, every, curve, feedback
         self.last = 0
 
     def _on_rollout_start(self) -> None:
@@ -54,7 +56,8 @@ class TextCheckpoints(BaseCallback):
         """Write a checkpoint of the present state."""
         model: Any = self.model
         arrays = model.state() | {f"curve/{name}": array for name, array in self.curve.state().items()}
-        write_folder(self.folder / f"{self.last:06d}", {"learner": arrays}, {"checkpoint": self.last})
+        files = {"learner": arrays, "teacher": self.feedback.state()}
+        write_folder(self.folder / f"{self.last:06d}", files, {"checkpoint": self.last})
         for old in self._found()[:-2]:
             shutil.rmtree(old)
 
@@ -72,6 +75,8 @@ class TextCheckpoints(BaseCallback):
             files, facts = read_folder(found[-1])
             learner.load_state(files["learner"])
             self.curve.load_state(under("curve", files["learner"]))
+            if "teacher" in files:  # earlier checkpoints lack it: what they asked was asked before the first iteration
+                self.feedback.load_state(files["teacher"])
             self.last = int(facts["checkpoint"])
         return bool(found)
 
@@ -115,7 +120,7 @@ def train_text(run: Run, folder: Path, *, progress: bool = False, quiet: bool = 
     fitted = (report.loss, report.accuracy, report.held_out_accuracy, report.epochs)
     write_csv(folder / "sessions.csv", HISTORY, np.array([[0, feedback.asked, feedback.answered, *fitted]], float))
     curve = TextEvalCallback(env_id, preset.eval_every, folder=folder)
-    checkpoints = TextCheckpoints(folder / "checkpoints", preset.checkpoint_every, curve)
+    checkpoints = TextCheckpoints(folder / "checkpoints", preset.checkpoint_every, curve, feedback)
     if checkpoints.begin(learner) and not quiet:
         print(f"resumed at {learner.unit[:-1]} {learner.num_timesteps:,} of {preset.total_steps:,}", file=sys.stderr)
     left = preset.total_steps - learner.num_timesteps

@@ -32,8 +32,8 @@ def save_learner(learner: TextLearner, path: str | Path) -> None:
         "frozen": [name for name, parameter in learner.policy.named_parameters() if not parameter.requires_grad],
         "seed": learner.seed,
         "policy_kwargs": learner.policy_kwargs,
-        "own": learner._own_settings(),
-        "given": list(learner._given()),
+        "own": learner.own_settings(),
+        "given": list(learner.unsaved_arguments()),
     }
     write_agent(path, facts, learner.state())
 
@@ -60,7 +60,7 @@ def read_learner(
             "config": cls.config_class(**_tuples(cls.config_class, facts["config"])),
             "seed": int(facts["seed"]),
             "policy_kwargs": facts["policy_kwargs"],
-            **cls._own_arguments(dict(facts["own"])),
+            **cls.own_arguments(dict(facts["own"])),
         }
     if policy is None and shape is None:
         raise ValueError(f"{path} was trained with a language model of your own. Pass it: load(path, env, policy=...).")
@@ -82,7 +82,7 @@ def learner_state(learner: TextLearner) -> Arrays:
     modules = {**learner.trained(), "reference": learner.reference}
     state = {f"{name}/{key}": array for name, module in modules.items() for key, array in module_state(module).items()}
     state |= {f"optimizer/{key}": array for key, array in optimizer_state(learner.optimizer).items()}
-    state |= {f"own/{key}": np.asarray(array) for key, array in learner._own_state().items()}
+    state |= {f"own/{key}": np.asarray(array) for key, array in learner.own_state().items()}
     state |= {name: getattr(learner, name).get_state().numpy() for name in GENERATORS}
     return state | {"num_timesteps": np.array(learner.num_timesteps)}
 
@@ -97,7 +97,7 @@ def load_learner_state(learner: TextLearner, state: Arrays) -> None:
         load_module(module, under(name, state))
     _check_moments(learner.optimizer, under("optimizer", state))
     load_optimizer(learner.optimizer, under("optimizer", state))
-    learner._load_own_state(under("own", state))
+    learner.load_own_state(under("own", state))
     for name in set(GENERATORS) & set(state):  # earlier files lack predict_rng, which then begins anew
         getattr(learner, name).set_state(torch.as_tensor(np.array(state[name])))
     learner.num_timesteps = int(state["num_timesteps"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copyreg
 import dataclasses
 import functools
+import json
 import sys
 from collections.abc import Iterable, Mapping, Set
 from enum import Enum
@@ -92,6 +93,100 @@ def described(value: Any, name: str, *, strict: bool = True) -> str:
     if isinstance(source := getattr(value, "source", None), str):
         held, strict = {**held, "source": source}, False
     return f"{kind}({_short([key + '=' + part(v, '.' + key) for key, v in held.items()])})"
+
+
+Told = str | list[Any] | dict[str, Any]
+"""Settings as JSON: a text, or what `told` makes of a dataclass."""
+
+
+def told(value: Any, name: str, *, strict: bool = True) -> Told:
+    """The text of `described`, and of a dataclass `{"kind": its class, field: the same of it}`.
+
+    So fields can be compared one by one, also of dataclasses among the fields and in lists and tuples.
+
+    Raises:
+        TypeError: as `described`.
+    """
+    if isinstance(value, list | tuple) and any(map(_has_fields, value)):
+        return [told(part, f"{name}[{i}]", strict=strict) for i, part in enumerate(value)]
+    if not _has_fields(value):
+        return described(value, name, strict=strict)
+    held, strict = _held(value, strict)
+    return {"kind": type(value).__name__, **{key: told(v, f"{name}.{key}", strict=strict) for key, v in held.items()}}
+
+
+def changed(kept: Told, value: Any, name: str, *, strict: bool = True) -> str | None:
+    """What of a setting is not as `told` told it once; None where all is.
+
+    A field of which nothing was told has been added since, and counts as its default of today.
+
+    Args:
+        kept: what `told` gave, or an earlier version's text or fields.
+        value: the setting now.
+        name: what it is called.
+        strict: as in `told`.
+    """
+    now = told(value, name, strict=strict)
+    if kept in (now, described(value, name, strict=strict)):
+        return None
+    if isinstance(kept, list) and isinstance(now, list) and len(kept) == len(now):
+        pairs = enumerate(zip(kept, value, strict=True))
+        return next(filter(None, (changed(*pair, f"{name}[{i}]", strict=strict) for i, pair in pairs)), None)
+    if not isinstance(kept, dict) or not isinstance(now, dict):
+        return f"{name} = {_plain(kept)}, now it is {_plain(now)}"
+    if "kind" not in kept and json.dumps(kept, sort_keys=True) == _as_json(value):
+        return None
+    if kept.get("kind") != now["kind"]:
+        return f"{name} = {_plain(kept)}, now it is {_plain(now)}"
+    held, strict = _held(value, strict)
+    for key, part in held.items():
+        at = f"{name}.{key}"
+        if key not in kept:
+            if told(_default(value, key), at, strict=strict) != now[key]:
+                return f"no {at}, now it is {_plain(now[key])}"
+        elif (found := changed(kept[key], part, at, strict=strict)) is not None:
+            return found
+    gone = sorted(kept.keys() - now.keys())
+    return f"{name}.{gone[0]} = {_plain(kept[gone[0]])}, now there is none" if gone else None
+
+
+def _has_fields(value: Any) -> bool:
+    """Whether `told` tells the fields of a value: those of a dataclass, unless one is called as it calls the class."""
+    return (
+        dataclasses.is_dataclass(value)
+        and not isinstance(value, type)
+        and "kind" not in (field.name for field in dataclasses.fields(value))
+    )
+
+
+def _held(value: Any, strict: bool) -> tuple[dict[str, Any], bool]:
+    """Fields of a dataclass and the text that says which one it is, if it has one; then not all must be told."""
+    held = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    source = getattr(value, "source", None)
+    return ({**held, "source": source}, False) if isinstance(source, str) else (held, strict)
+
+
+_NO_DEFAULT = object()
+
+
+def _default(value: Any, key: str) -> Any:
+    """A field's default; what is like no setting where it has none."""
+    field = {field.name: field for field in dataclasses.fields(value)}.get(key)
+    if field is None:
+        return _NO_DEFAULT
+    if field.default_factory is not dataclasses.MISSING:
+        return field.default_factory()
+    return _NO_DEFAULT if field.default is dataclasses.MISSING else field.default
+
+
+def _as_json(value: Any) -> str:
+    """How teachers and units were kept before their fields were told by `told`."""
+    return json.dumps(dataclasses.asdict(value), sort_keys=True, default=repr)
+
+
+def _plain(told: Told) -> str:
+    text = told if isinstance(told, str) else json.dumps(told)
+    return text if len(text) <= 2 * LONGEST else f"{text[: 2 * LONGEST]} ..."
 
 
 def _short(parts: Iterable[str]) -> str:

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
 
 from prefenvs.calibration import Calibration, measure, reference_set, utility_of, weighted_scores
 from prefenvs.error import BudgetSpent, SegmentForgotten
-from prefenvs.labelling.described import described
+from prefenvs.labelling.described import changed, described, told
 from prefenvs.labelling.random_stream import uniforms
 from prefenvs.labelling.source import LocalSource, Source, find_source
 from prefenvs.labelling.store import AnswerStore, payload_hashes
 from prefenvs.making import changed_arguments
 from prefenvs.oracles import make_oracle
 from prefenvs.preference_env import FeedbackConfig
-from prefenvs.segments import JUDGED, JudgedSegments, Label, Query, Segments, map_arrays
+from prefenvs.segments import CONTEXT, JUDGED, JudgedSegments, Label, Query, Segments, map_arrays
 from prefenvs.tasks import TASKS
 from prefenvs.teacher import (
     Thresholds,
@@ -63,7 +63,8 @@ class Feedback:
         self._answered = 0
         self._closed = False
         kept = self.config.store is not None  # in memory nobody else is served
-        self._store = AnswerStore(self.config.store, self.config.run, self._settings() if kept else {})
+        settings = self._settings() if kept else {}
+        self._store = AnswerStore(self.config.store, self.config.run, settings, self._changed)
 
     def _settings(self) -> dict[str, Any]:
         """What decides the answers, for the store to compare.
@@ -71,16 +72,36 @@ class Feedback:
         Raises:
             TypeError: if the settings of the oracle or the task cannot be told.
         """
-        changed = changed_arguments(TASKS[self.task], self._task_kwargs) if self._task_kwargs else {}
+        other = changed_arguments(TASKS[self.task], self._task_kwargs) if self._task_kwargs else {}
         return {
             "task": self.task,
-            "oracle": described(self._oracle, "oracle"),
-            "teacher": dataclasses.asdict(self._teacher),
+            **{name: told(value, name) for name, value in self._told().items()},
             "answer": self.config.answer,
-            "calibration": self.config.calibration and dataclasses.asdict(self.config.calibration),
             "feedback_seed": self.config.feedback_seed,
-            **({"task_kwargs": described(changed, "task_kwargs")} if changed else {}),
+            **({"task_kwargs": described(other, "task_kwargs")} if other else {}),
         }
+
+    def _told(self) -> dict[str, Any]:
+        """Settings whose fields the store compares one by one."""
+        own = self.config.calibration
+        return {"oracle": self._oracle, "teacher": self._teacher} | ({} if own is None else {"calibration": own})
+
+    def _changed(self, kept: Mapping[str, Any]) -> str | None:
+        """What is not as the store kept it; None where all is."""
+        parts, now = self._told(), self._settings()
+        kept = {name: value for name, value in kept.items() if value is not None}  # earlier versions kept no units so
+        for name in sorted(kept.keys() | now.keys()):
+            if name in kept and name in parts:
+                was = kept[name]
+                if name != "oracle" and "kind" in was:  # of teacher and units the fields alone are read
+                    was = {**was, "kind": type(parts[name]).__name__}
+                found = changed(was, parts[name], name)
+            else:
+                was, given = (settings.get(name, "none") for settings in (kept, now))
+                found = None if was == given else f"{name} = {was}, now it is {given}"
+            if found is not None:
+                return found
+        return None
 
     @property
     def num_streams(self) -> int:
@@ -116,11 +137,12 @@ class Feedback:
         Raises:
             BudgetSpent: if fewer than n queries are left; none was asked.
             SegmentForgotten: if a segment is no longer recorded; none was asked.
-            ValueError: after `close`, if open questions show another number of segments, or if a segment has no finite
-                score; none was asked.
+            ValueError: after `close`, if open questions show another number of segments, if the context names what the
+                oracle does not read, or if a segment is of another task or has no finite score; none was asked.
         """
         if self._closed:
             raise ValueError("this feedback was closed. Make the environment anew to ask again; nothing was asked.")
+        self._check_context(query)
         if query.n > self.remaining:
             raise BudgetSpent(
                 f"asked for {query.n} labels, {int(self.remaining)} of {self.config.budget} are left. "
@@ -183,17 +205,39 @@ class Feedback:
         finally:
             self._pending = earlier
 
+    def _check_context(self, query: Query) -> None:
+        """Refuse what would change the answer if the oracle read it, and ids of users that a label cannot hold."""
+        if ignored := [key for key in CONTEXT if key in query.context and key not in self._reads]:
+            reads = (*self._reads, *ignored)
+            raise ValueError(
+                f"the context names {', '.join(ignored)}, which {type(self._oracle).__name__} does not read: it would "
+                f"answer as it does without. Leave that out, or ask an oracle that reads it: with reads = {reads!r} in "
+                f"its class it is in segments.context[{ignored[0]!r}]. Nothing was asked."
+            )
+        user = np.asarray(query.context.get("user", np.zeros(query.n, np.int64)))
+        if user.shape != (query.n,) or user.dtype.kind not in "iu":
+            raise ValueError(
+                f"context['user'] is {user.dtype} of shape {user.shape}, expected whole numbers (n,) = ({query.n},): a "
+                "user's public id for each question. Nothing was asked."
+            )
+
     def _answer(self, query: Query, numbers: np.ndarray) -> Label:
+        label = self._chosen(query, numbers)
+        user = query.context.get("user")
+        return label if user is None else dataclasses.replace(label, user=np.array(user, np.int64))
+
+    def _chosen(self, query: Query, numbers: np.ndarray) -> Label:
         segments, k = query.segments, query.k
+        context = {key: np.repeat(query.context[key], k, 0) for key in query.context if key in self._reads}
         oracle = self._oracle
         if hasattr(oracle, "calibrated") and getattr(oracle, "units", None) is None:
             oracle = oracle.calibrated(self._calibration(segments.steps))
         draws = draws_needed(k) + k * (k - 1) // 2
         random = uniforms(self.config.feedback_seed, numbers, draws)
         if not hasattr(oracle, "utility"):
-            margins = _margins(oracle, self._judge(segments, self._reads), k)
+            margins = _margins(oracle, self._judge(segments, self._reads, context), k)
             return answer_margins(self._teacher, margins, random, self.config.answer)
-        scores = self._scores(oracle, segments)
+        scores = self._scores(oracle, segments, context)
         _check_finite(scores[0], segments)
         plain, weighted = (part.reshape(-1, k) for part in scores)
         calibration = self._calibration(segments.steps) if self._teacher.needs_unit else Calibration()
@@ -237,18 +281,21 @@ class Feedback:
         seen = means[means[:, 1] > 0]
         return (float(seen[:, 0].mean()), float(seen[:, 1].mean())) if len(seen) else (0.0, 0.0)
 
-    def _scores(self, oracle: Any, segments: Segments) -> tuple[np.ndarray, np.ndarray]:
+    def _scores(self, oracle: Any, segments: Segments, context: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         """(n,) scores by a utility, plain and as the teacher remembers them, from CHUNK segments at a time."""
         parts = []
         chunk = CHUNK if {"observations", "actions"} & {*self._reads} else CHUNK_OF_REWARDS
         for start in range(0, len(segments), chunk):
-            judged = self._judge(segments[start : start + chunk], self._reads)
+            part = slice(start, start + chunk)
+            judged = self._judge(segments[part], self._reads, {key: rows[part] for key, rows in context.items()})
             parts.append(weighted_scores(utility_of(oracle, judged), judged.mask, self._teacher.myopia))
         plain, weighted = zip(*parts, strict=True)
         return np.concatenate(plain), np.concatenate(weighted)
 
-    def _judge(self, segments: Segments, reads: Collection[str] = JUDGED) -> JudgedSegments:
-        """What `reads` names of segments, fetched from the recorders."""
+    def _judge(
+        self, segments: Segments, reads: Collection[str] = JUDGED, context: Mapping[str, np.ndarray] | None = None
+    ) -> JudgedSegments:
+        """What `reads` names of segments, fetched from the recorders, with the context (n, ...) they are shown in."""
         streams = self._streams(segments)
         rows = [np.flatnonzero(streams == stream) for stream in range(self.num_streams)]
         ids, lengths = segments.ids, segments.lengths
@@ -267,10 +314,18 @@ class Feedback:
             return whole
 
         names = parts[0][1]
-        return JudgedSegments(**{name: join([reply[name] for _, reply in parts]) for name in names}, task=self.task)
+        fetched = {name: join([reply[name] for _, reply in parts]) for name in names}
+        return JudgedSegments(**fetched, task=self.task, context=context or {})
 
     def _streams(self, segments: Segments) -> np.ndarray:
-        """(n,) index of the environment that each segment comes from."""
+        """(n,) index of the environment that each segment comes from; refuses those of another task."""
+        names = {"", self.task, TASKS[self.task].id if self.task in TASKS else self.task}
+        if segments.task not in names:
+            raise ValueError(
+                f"segments are of task {segments.task!r}, this feedback is of {self.task!r}, which may have recorded "
+                "other steps under their ids. Ask the feedback of their own environment; one SegmentStore keeps the "
+                "steps of one task, whose name its task= is. Nothing was spent."
+            )
         streams = segments.ids[:, 0].copy()
         if self.num_streams == 1:
             streams[streams == -1] = 0  # steps taken before the feedback was made
@@ -415,4 +470,5 @@ def _pick(judged: JudgedSegments, rows: np.ndarray) -> JudgedSegments:
         judged.mask[rows],
         judged.terminated[rows],
         judged.task,
+        {key: values[rows] for key, values in judged.context.items()},
     )

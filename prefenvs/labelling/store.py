@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -38,13 +38,20 @@ class AnswerStore:
     `pack` made of the labels, and the numbers count on from `first`.
     """
 
-    def __init__(self, path: str | Path | None, run: str, config: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        path: str | Path | None,
+        run: str,
+        config: dict[str, Any],
+        changed: Callable[[dict[str, Any]], str | None] = lambda kept: None,
+    ) -> None:
         """Open or make a store.
 
         Args:
             path: SQLite file, or None for memory.
             run: name of the run within the file.
-            config: what decides the answers (oracle, teacher, seed, kind); a run reopened with another is refused.
+            config: what decides the answers (oracle, teacher, seed, kind), as JSON, kept where the run begins.
+            changed: what of the config that was kept is another now, None where nothing is; such a run is refused.
 
         Raises:
             DamagedFile: if the file is not a store.
@@ -54,7 +61,7 @@ class AnswerStore:
         self.path, self.run = None if path is None else Path(path), run
         if self.path is not None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(config, sort_keys=True, default=repr)
+        text = json.dumps(config, sort_keys=True)
         with self._explained():
             self._connection = sqlite3.connect(self.path or ":memory:", check_same_thread=False)
             earlier = self._connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'answers'").fetchone()
@@ -69,11 +76,17 @@ class AnswerStore:
                 self._connection.executescript(_SCHEMA)
                 self._connection.execute("INSERT OR IGNORE INTO runs VALUES (?, ?)", (run, text))
             row = self._connection.execute("SELECT config FROM runs WHERE run = ?", (run,)).fetchone()
-        if row[0] != text:
+        if row[0] != text and (found := changed(self._read(row[0]))) is not None:
             raise RunMismatch(
-                f"run {run!r} in {self.path} was begun with {row[0]}, now it is {text}. "
-                "Use another run= or store=, or the settings it was begun with."
+                f"run {run!r} in {self.path} was begun with {found}. Use another run= or store=, or the settings that "
+                "it was begun with."
             )
+
+    def _read(self, config: str) -> dict[str, Any]:
+        try:
+            return dict(json.loads(config))
+        except (TypeError, ValueError) as error:
+            raise DamagedFile(f"the settings of run {self.run!r} in {self.path} cannot be read ({error}).") from error
 
     def find(self, first: int, payloads: np.ndarray, *, soft: bool) -> dict[int, Label]:
         """Answers already given to questions, in pieces by the index of the first question of each.

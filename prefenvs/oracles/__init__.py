@@ -19,7 +19,10 @@ from prefenvs.segments import JudgedSegments
 
 @runtime_checkable
 class Utility(Protocol):
-    """A preference model that scores segments. `reads`, if it has that, names the fields of JUDGED that it needs."""
+    """A preference model that scores segments.
+
+    `reads`, if its class has that, names the fields of JUDGED that it needs, and what it reads of a query's context.
+    """
 
     def utility(self, segments: JudgedSegments) -> np.ndarray:
         """(n, T) utility of each step, or (n, 1) of each whole segment; finite numbers."""

@@ -150,3 +150,22 @@ def prompts_and_completions(segments: Any, language: Language) -> tuple[np.ndarr
         return prompts, np.where(segments.mask, segments.actions, language.pad)
     completions = segments.actions[:, 0]
     return prompts, np.where(completion_mask(completions, language.eos, language.pad), completions, language.pad)
+
+
+def shared_prompts(prompts: np.ndarray, k: int, language: Language) -> np.ndarray:
+    """(n, P) the one prompt of each question, of the left-padded prompts (n * k, P) of its k completions.
+
+    Raises:
+        ValueError: where the completions of a question have different prompts.
+    """
+    questions = prompts.reshape(-1, k, prompts.shape[1])
+    other = (questions != questions[:, :1]).any(2)
+    if other.any():
+        n, j = np.argwhere(other)[0].tolist()
+        shown = [language.decode(row[row != language.pad]) for row in questions[n, [0, j]]]
+        raise ValueError(
+            f"question {n} shows completions of two prompts, {shown[0]!r} and {shown[1]!r}, and a pair has one, which "
+            "both are scored with. Ask about completions of one prompt, as prefenvs.queries.pairs_within pairs them; a "
+            "reward model fitted to the question reads each with its own."
+        )
+    return questions[:, 0]

@@ -13,6 +13,7 @@ from stable_baselines3.common.vec_env import VecNormalize
 import prefenvs
 from prefenvs.agents import LearnedReward, PreferenceCallback, PreferenceConfig, RewardEnsemble, RewardReplayBuffer
 from prefenvs.agents.learned_reward import predict_rewards
+from prefenvs.agents.reward_models import PreferenceData
 from prefenvs.agents.reward_models.step_model import StepRewardModel
 
 BOX = gym.spaces.Box(-np.inf, np.inf, (3,))
@@ -62,6 +63,53 @@ def test_a_learned_reward_is_the_models_reward_of_the_step():
         expected = model.reward(torch.tensor(before), torch.tensor(actions)).detach()
         np.testing.assert_allclose(rewards, expected, rtol=1e-4, atol=1e-6)
         before = after
+
+
+class Speed(StepRewardModel):
+    """Rewards what a step changed of the first number that is seen."""
+
+    device, trained = torch.device("cpu"), True
+
+    def members(self, obs, act, next_obs=None):
+        return (next_obs - obs)[:, 0][None]
+
+
+def test_a_reward_of_what_a_step_led_to_sees_the_terminal_observation_and_not_the_resets():
+    venv = make_vec_env("prefenvs/CartPole-v0", 2)
+    env, rng, ends = LearnedReward(venv, Speed()), np.random.default_rng(0), 0
+    before = env.reset()
+    for _ in range(80):
+        after, rewards, dones, infos = env.step(rng.integers(2, size=2))
+        led_to = [
+            info["terminal_observation"] if over else row for row, over, info in zip(after, dones, infos, strict=True)
+        ]
+        np.testing.assert_allclose(rewards, (np.stack(led_to) - before)[:, 0], rtol=1e-6)
+        before, ends = after, ends + dones.sum()
+    assert ends
+
+
+@pytest.mark.parametrize("steps", [5, 30], ids=["part", "wrapped around"])
+def test_a_replay_buffer_rewards_steps_by_what_they_led_to(steps):
+    buffer = RewardReplayBuffer(20, BOX, PENDULUM, n_envs=2, device="cpu")  # 10 steps a row
+    fill(buffer, steps)
+    buffer.relabel(Speed())
+    led = buffer.next_observations - buffer.observations
+    np.testing.assert_array_equal(buffer.rewards, led[..., 0])
+    fill(buffer, 3, seed=1)  # rewarded as they come
+    np.testing.assert_array_equal(buffer.rewards, (buffer.next_observations - buffer.observations)[..., 0])
+
+
+def test_a_fit_reads_what_steps_led_to_in_segments():
+    class Following(Linear):
+        def encode(self, obs, act, next_obs=None):
+            return super().encode(next_obs, act)
+
+    envs, rng = gym.make_vec("prefenvs/CartPole-v0", num_envs=2), np.random.default_rng(0)
+    segments = prefenvs.collect(envs, lambda seen: rng.integers(2, size=2), 60, seed=0).sample(6, 8, rng)
+    query, data = prefenvs.Query(segments), PreferenceData()
+    data.add(Following(), query, prefenvs.feedback(envs).ask(query))
+    expected = Linear().encode(torch.tensor(segments.observations[:, 1:]), torch.tensor(segments.actions))
+    torch.testing.assert_close(data.inputs.flatten(0, 1), expected)
 
 
 def test_predictions_do_not_depend_on_the_chunk():
@@ -162,7 +210,7 @@ class Linear(StepRewardModel):
         self.register_buffer("scale", torch.ones(()))
         self.register_buffer("trained", torch.zeros((), dtype=torch.bool))
 
-    def encode(self, obs, act):
+    def encode(self, obs, act, next_obs=None):
         return torch.cat([obs.float(), torch.nn.functional.one_hot(act.long(), 2).float()], -1)
 
     def observe(self, inputs):
@@ -206,6 +254,16 @@ def test_a_reward_model_that_cannot_be_trained_is_refused_with_what_it_lacks():
         PreferenceCallback(feedback, FEW, seed=0, reward_model=WithoutMost())
     lacking = [line.strip().split(":")[0] for line in str(refused.value).splitlines()[1:]]
     assert lacking == ["segment_members", "encode", "observe", "forward", "orders", "scale", "trained"]
+
+
+def test_a_model_whose_encode_leaves_out_what_a_step_led_to_is_refused_with_what_it_lacks():
+    class Earlier(Linear):
+        def encode(self, obs, act):
+            return super().encode(obs, act)
+
+    feedback = prefenvs.feedback(gym.make("prefenvs/CartPole-v0", budget=10))
+    with pytest.raises(TypeError, match=r"It lacks\n  encode: encode\(obs, act, next_obs=None\)"):
+        PreferenceCallback(feedback, FEW, seed=0, reward_model=Earlier())
 
 
 def test_ppo_learns_from_preferences_in_an_environment_with_the_callbacks_reward():

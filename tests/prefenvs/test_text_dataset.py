@@ -61,6 +61,17 @@ def test_segments_of_completions_are_those_the_environment_shows(task):
         prefenvs.feedback(envs).ask(Query(segments))
 
 
+def test_pairs_of_completions_of_two_prompts_are_no_rows_but_each_by_itself_is():
+    query, label = asked()
+    shifted = Query(query.segments[[1, 2, 3, 4]])
+    with pytest.raises(ValueError, match=r"question 0 shows completions of two prompts, .* and a pair has one"):
+        preference_rows(shifted, label[:2], LANGUAGE)
+    prompts = [row["prompt"] for row in preference_rows(shifted, label[:2], LANGUAGE, "completions")]
+    assert sorted(prompts) == sorted(
+        LANGUAGE.decode(row) for row in prompts_and_completions(shifted.segments, LANGUAGE)[0][:, -2:]
+    )
+
+
 @pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
 @pytest.mark.parametrize("task", [spec.name for spec in TEXT_TASKS if spec.name != "TextOwn"])
 def test_pairs_survive_a_round_trip_with_the_preferred_one_first(task, suffix, tmp_path):
@@ -92,7 +103,8 @@ def test_single_completions_survive_as_ratings(suffix, tmp_path):
 
 
 def test_what_was_skipped_or_tied_is_left_out_and_k_completions_make_k_minus_one_pairs():
-    query = Query(completion_segments(*demonstrated(LANGUAGE, 6), LANGUAGE), k=3)
+    prompts, tokens = demonstrated(LANGUAGE, 6)
+    query = Query(completion_segments(prompts[np.arange(12) // 3 * 3], tokens, LANGUAGE), k=3)
     choice = np.array([[1, 0, 0], [np.nan] * 3, [0.5, 0.5, 0], [0, 0, 1]])
     rows = preference_rows(query, Label(choice), LANGUAGE)
     assert len(rows) == 4

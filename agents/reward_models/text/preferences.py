@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from prefenvs.agents.reward_models.text.surface import TextModel
 from prefenvs.agents.reward_models.training import AnsweredQueries
 from prefenvs.segments import Label, Query
+
+if TYPE_CHECKING:
+    from prefenvs.agents.reward_models.text.surface import TextModel
 
 
 class TextPreferences(AnsweredQueries):

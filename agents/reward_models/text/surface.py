@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from prefenvs.agents.reward_models.losses import bradley_terry_loss, centring_penalty
+from prefenvs.agents.reward_models.text.preferences import TextPreferences
+from prefenvs.agents.reward_models.training import AnsweredQueries
 from prefenvs.segments import Label, Query, Segments, TorchSegments, map_arrays
 from prefenvs.tasks.text.language import prompts_and_completions
 from prefenvs.tasks.text.lm.decoder import Decoder
@@ -35,6 +38,8 @@ class TextModel(nn.Module):
     """In how many orders training goes through the data."""
     free_level = False
     """Whether training leaves the level of the reward free, so that a fit has to settle it."""
+    data_class: Callable[[], AnsweredQueries] = TextPreferences
+    """What keeps the answers that a learner fits it to."""
 
     def __init__(self, model: Any, *, margin: float = 0.0) -> None:
         """Take end and padding from a language model.

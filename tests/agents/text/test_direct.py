@@ -93,6 +93,15 @@ def test_asked_pairs_are_the_teacher_s_answers_about_what_was_written():
         PreferencePairs.of(Query(query.segments, k=4), label, LANGUAGE)
 
 
+def test_a_pair_of_completions_of_two_prompts_is_refused():
+    asker = DirectAlignment(table(), envs(), device="cpu")
+    written = asker.write(np.repeat(np.arange(8), 4), asker.reference).segments[[0, 1, 2, 4]]
+    one, two = (LANGUAGE.decode(LANGUAGE.prompt_tokens[i]) for i in (0, 1))
+    with pytest.raises(ValueError, match=f"question 1 shows completions of two prompts, '{one}' and '{two}'"):
+        PreferencePairs.of(Query(written), Label(np.eye(2)), LANGUAGE)
+    assert len(PreferencePairs.of(Query(written[:2]), Label(np.eye(2)[:1]), LANGUAGE)) == 1
+
+
 @pytest.mark.parametrize(("budget", "asked"), [(1040, 1040), (None, 1000)])
 def test_by_default_the_whole_budget_is_asked(budget, asked):
     asker = DirectAlignment(table(), envs(budget=budget), device="cpu")

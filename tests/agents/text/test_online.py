@@ -267,7 +267,7 @@ def test_dapo_weighs_every_token_of_a_rollout_alike_and_bnpo_those_of_its_miniba
     for rows in torch.arange(32).split(8):  # 4 minibatches of a rollout's tokens, or each its own
         tokens = counts.sum() / 4 if aggregation == "dapo" else counts[rows].sum()
         batch = experience[rows]
-        torch.testing.assert_close(learner._loss(batch, batch.logps).double(), losses[rows].sum() / tokens)
+        torch.testing.assert_close(learner.minibatch_loss(batch, batch.logps).double(), losses[rows].sum() / tokens)
 
 
 @pytest.mark.parametrize(("batch_size", "differ"), [(8, True), (None, False)])

@@ -9,7 +9,7 @@ import zipfile
 import gymnasium as gym
 import pytest
 
-from prefenvs.agents import TextPreferenceConfig
+from prefenvs.agents import AGENTS, TextPreferenceConfig
 from prefenvs.agents.preset_choice import default_agent, default_preset
 from prefenvs.agents.presets import PRESETS
 from prefenvs.agents.text.direct import DirectAlignment
@@ -18,6 +18,7 @@ from prefenvs.agents.train import Run, read_config, train
 from prefenvs.cli import main
 from prefenvs.labelling.store import PAYLOAD_BYTES
 from prefenvs.report.read import group_arms, read_run
+from tests.agents.text.test_learner import Rounds
 
 SMALL = {"layers": 1, "width": 16, "heads": 2, "steps": 30, "cache": False}
 
@@ -70,6 +71,28 @@ def test_a_stopped_run_goes_on_to_the_same_numbers_and_asks_nothing_twice(agent,
     assert found[2] == expected[2], "the weights differ"
     assert found[3] == expected[3]
     assert sum(len(payloads) for _, payloads, _ in found[1]) / PAYLOAD_BYTES == found[0]["asked"] == 40
+
+
+def test_a_run_that_asks_in_rounds_is_stopped_and_goes_on_to_the_same_numbers(tmp_path, monkeypatch):
+    monkeypatch.setitem(AGENTS, "rounds", f"{Rounds.__module__}:Rounds")
+    algorithm = {"batch_size": 12, "learning_rate": 1e-2}
+    run = small("dpo", algorithm=algorithm, total_steps=192, eval_every=48, checkpoint_every=24)
+    run = dataclasses.replace(run, preset=dataclasses.replace(run.preset, agent="rounds"))
+    assert train(run, tmp_path / "unbroken", quiet=True)["asked"] == 96  # 24 in each of four rounds
+    descend, left = TextLearner.descend, [13]
+
+    def stopping(self, loss):  # in the fourth round, after two checkpoints of the third
+        left[0] -= 1
+        if not left[0]:
+            raise KeyboardInterrupt
+        return descend(self, loss)
+
+    monkeypatch.setattr(TextLearner, "descend", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        train(run, tmp_path / "stopped", quiet=True)
+    monkeypatch.setattr(TextLearner, "descend", descend)
+    train(run, tmp_path / "stopped", quiet=True)
+    assert outcome(tmp_path / "stopped") == outcome(tmp_path / "unbroken")
 
 
 def test_gold_proxy_and_kl_are_kept_along_the_run(tmp_path):

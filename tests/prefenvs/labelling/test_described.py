@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from prefenvs.labelling.described import described
+from prefenvs.labelling.described import changed, described, told
 from prefenvs.oracles import Hierarchical, PartialReturn, Regret, TabularValues
 
 
@@ -97,3 +97,13 @@ def test_what_cannot_be_told_is_refused_by_name(held):
     with pytest.raises(TypeError, match=rf"it\['f'\]\[1\]\.weight is a {type(held).__name__}, .* leave out store="):
         described({"f": [0, Weight(held)]}, "it")
     assert described([held], "it", strict=False) == f"({type(held).__name__},)"
+
+
+def test_fields_are_told_one_by_one_but_for_a_class_with_a_field_named_as_the_class_is_told():
+    values = TabularValues(cell(0), cell(0)[:, None], 0.9)
+    assert told(Weight((1, "a")), "it") == {"kind": "Weight", "weight": "(1, 'a')"}
+    assert told(Weight([Weight(1)]), "it") == {"kind": "Weight", "weight": [{"kind": "Weight", "weight": "1"}]}
+    assert set(told(Regret(values), "it")["values"]) == {"kind", "state_values", "action_values", "gamma", "source"}
+    made = dataclasses.make_dataclass("Made", ["kind"])
+    assert told(made("b"), "it") == described(made("b"), "it") == "Made(kind='b')"
+    assert changed(told(made("b"), "it"), made("c"), "it") == "it = Made(kind='b'), now it is Made(kind='c')"

@@ -308,6 +308,24 @@ def test_a_ranking_of_true_returns_is_their_order():
     np.testing.assert_array_equal(label.ranking, behind)
 
 
+def test_segments_of_another_task_are_refused_though_their_ids_are_recorded_here():
+    env, segments = pendulum()
+    feedback = prefenvs.feedback(env)
+    other = dataclasses.replace(segments, task="MountainCarContinuous")
+    wanted = r"segments are of task 'MountainCarContinuous', this feedback is of 'Pendulum'"
+    with pytest.raises(ValueError, match=wanted):
+        feedback.ask(Query(other))
+    with pytest.raises(ValueError, match=wanted):
+        prefenvs.true_scores(env, other)
+    assert feedback.asked == 0
+    for task in ("", "prefenvs/Pendulum-v0"):
+        feedback.ask(Query(dataclasses.replace(segments, task=task)))
+    envs = gym.make_vec("prefenvs/MountainCarContinuous-v0", num_envs=1)
+    store = prefenvs.collect(envs, lambda seen: np.zeros((1, 1), np.float32), 30, seed=0)
+    with pytest.raises(ValueError, match=wanted):
+        feedback.ask(Query(store.sample(2, 5, np.random.default_rng(0))))
+
+
 def test_segments_of_an_unattached_stream_are_refused_in_a_batch():
     envs = gym.make_vec("prefenvs/Pendulum-v0", num_envs=2, vectorization_mode="sync")
     segments = pendulum()[1]
@@ -355,6 +373,64 @@ def test_regret_on_a_grid_is_exact_and_telescopes():
             expected = utility
         else:  # gamma is 1 and moves are deterministic, so both forms are the same number
             np.testing.assert_allclose(utility, expected, atol=1e-8)
+
+
+@dataclasses.dataclass(frozen=True)
+class Disagreeing:
+    """User 0 likes what the true reward likes, user 1 dislikes it."""
+
+    reads = ("rewards", "user")
+    margins: bool = False
+
+    def __post_init__(self):
+        object.__setattr__(self, "compare" if self.margins else "utility", self._compared if self.margins else self._of)
+
+    def _of(self, segments):
+        assert set(segments.context) == {"user"}
+        return segments.rewards * np.where(segments.context["user"] == 1, -1.0, 1.0)[:, None]
+
+    def _compared(self, a, b):
+        return self._of(a).sum(1) - self._of(b).sum(1)
+
+
+@pytest.mark.parametrize("margins", [False, True], ids=["utility", "compare"])
+def test_an_oracle_reads_whom_each_question_asks_and_the_label_says_who_answered(margins, monkeypatch, tmp_path):
+    monkeypatch.setattr(sys.modules[Feedback.__module__], "CHUNK_OF_REWARDS", 7)
+    store, users = str(tmp_path / "answers.sqlite"), np.arange(20) % 2
+    for _ in range(2):  # the second time the store answers
+        env, segments = pendulum(oracle=Disagreeing(margins), store=store)
+        feedback = prefenvs.feedback(env)
+        label = feedback.ask(Query(segments, 2, {"user": users, "prompt": np.zeros(20)}))
+        greater = prefenvs.true_scores(env, segments).reshape(-1, 2).argmax(1)
+        np.testing.assert_array_equal(label.choice.argmax(1), np.where(users == 1, 1 - greater, greater))
+        np.testing.assert_array_equal(label.user, users)
+        assert label.user.dtype == np.int64
+        feedback.close()
+
+
+@pytest.mark.parametrize("key", ["user", "criterion", "principle"])
+def test_a_context_that_the_oracle_does_not_read_is_refused_and_costs_nothing(key):
+    env, segments = pendulum(budget=20)
+    feedback = prefenvs.feedback(env)
+    wanted = rf"names {key}, which PartialReturn does not read.*reads = \('rewards', '{key}'\).*Nothing was asked"
+    with pytest.raises(ValueError, match=wanted):
+        feedback.ask(Query(segments, 2, {key: np.zeros(20, np.int64)}))
+    assert feedback.asked == 0
+    assert len(feedback.ask(Query(segments, 2, {"prompt": np.zeros(20, np.int64)}))) == 20
+
+
+@pytest.mark.parametrize("users", [np.zeros(20), np.full(20, "ann"), np.zeros((20, 2), int)])
+def test_users_that_a_label_cannot_hold_are_refused(users):
+    env, segments = pendulum(oracle=Disagreeing())
+    with pytest.raises(ValueError, match=r"context\['user'\] is .* expected whole numbers \(n,\) = \(20,\)"):
+        prefenvs.feedback(env).ask(Query(segments, 2, {"user": users}))
+    assert prefenvs.feedback(env).asked == 0
+
+
+def test_answers_to_nobody_in_particular_are_of_user_minus_one():
+    named, unnamed = prefenvs.Label(np.ones((2, 1)), user=np.array([4, 5])), prefenvs.Label(np.ones((1, 1)))
+    assert prefenvs.Label.concatenate([unnamed, named]).user.tolist() == [-1, 4, 5]
+    assert prefenvs.Label.concatenate([unnamed, unnamed]).user is None
 
 
 class TorqueToo(PartialReturn):

@@ -1,6 +1,7 @@
 """Answers that are kept in a file are served again to the run that asked for them, and to no other."""
 
 import dataclasses
+import json
 import pickle
 import sqlite3
 from functools import partial, wraps
@@ -12,10 +13,12 @@ import pytest
 import prefenvs
 from prefenvs import Query
 from prefenvs.calibration import Calibration
+from prefenvs.labelling.described import described
 from prefenvs.labelling.feedback import Feedback
 from prefenvs.labelling.source import find_source
 from prefenvs.labelling.store import pack
-from prefenvs.oracles import DeterministicRegret, TabularValues
+from prefenvs.oracles import DeterministicRegret, Hierarchical, TabularValues
+from prefenvs.teacher import make_teacher
 from tests.prefenvs.labelling.recorded import pendulum
 
 
@@ -130,7 +133,7 @@ def test_another_question_under_a_used_number_is_refused(tmp_path):
     env, segments = pendulum(store=str(tmp_path / "a.sqlite"))
     prefenvs.feedback(env).ask(Query(segments))
     again = reopened(env)
-    for query in (Query(segments[::-1]), Query(segments, context={"user": np.zeros(20)})):
+    for query in (Query(segments[::-1]), Query(segments, context={"prompt": np.zeros(20)})):
         with pytest.raises(prefenvs.RunMismatch, match=r"query 0 .* about other segments or context"):
             again.ask(query)
     assert again.asked == 0
@@ -197,6 +200,112 @@ def test_oracles_that_differ_deep_in_an_array_do_not_share_a_store(tmp_path):
     weights[1000] += 1e-12
     with pytest.raises(prefenvs.RunMismatch, match="was begun with"):
         pendulum(1, store=path, segments=0, oracle=WeighedSteps(weights))
+
+
+def made(fields, name="Fond", bases=()):
+    """An oracle of a dataclass with these fields and defaults, as one version of a package defines it."""
+    own = [(field, object, dataclasses.field(default_factory=lambda v=value: v)) for field, value in fields.items()]
+    cls = dataclasses.make_dataclass(name, own, bases=bases, frozen=True)
+    cls.utility = lambda self, segments: segments.rewards
+    return cls
+
+
+def opened(path, oracle, **settings):
+    pendulum(1, store=str(path), segments=0, oracle=oracle, **settings)
+
+
+LONG = tuple(range(200))
+"""What is hashed."""
+
+
+def test_answers_of_an_oracle_outlive_a_field_that_a_later_version_adds(tmp_path):
+    before, after = made({"weights": LONG}), made({"weights": LONG, "users": 1})
+    opened(tmp_path / "a.sqlite", before())
+    opened(tmp_path / "a.sqlite", after())
+    with pytest.raises(prefenvs.RunMismatch, match=r"begun with no oracle\.users, now it is 2"):
+        opened(tmp_path / "a.sqlite", after(users=2))
+    with pytest.raises(prefenvs.RunMismatch, match=r"begun with oracle\.weights = .*, now it is \(0, 1\)"):
+        opened(tmp_path / "a.sqlite", after((0, 1)))
+    opened(tmp_path / "b.sqlite", after())
+    with pytest.raises(prefenvs.RunMismatch, match=r"begun with oracle\.users = 1, now there is none"):
+        opened(tmp_path / "b.sqlite", before())
+    with pytest.raises(prefenvs.RunMismatch, match=r"begun with oracle = .*Fond.*, now it is .*Else"):
+        opened(tmp_path / "b.sqlite", made({"weights": LONG, "users": 1}, "Else")())
+
+
+def test_fields_of_an_oracles_parts_are_compared_one_by_one(tmp_path):
+    crowd = made({"members": ()}, "Crowd")
+    before, after = made({"weight": 1.0}), made({"weight": 1.0, "users": 1})
+    opened(tmp_path / "a.sqlite", crowd((before(), before(2.0))))
+    opened(tmp_path / "a.sqlite", crowd((after(), after(2.0))))
+    with pytest.raises(prefenvs.RunMismatch, match=r"begun with oracle\.members\[1\]\.weight = 2.0, now it is 3.0"):
+        opened(tmp_path / "a.sqlite", crowd((after(), after(3.0))))
+    with pytest.raises(prefenvs.RunMismatch, match=r"begun with oracle\.members = "):
+        opened(tmp_path / "a.sqlite", crowd((after(),)))
+
+
+def test_an_added_field_without_a_default_is_another_oracle(tmp_path):
+    cls = dataclasses.make_dataclass("Fond", ["weight"], bases=(made({}),), frozen=True)
+    opened(tmp_path / "a.sqlite", made({})())
+    with pytest.raises(prefenvs.RunMismatch, match=r"begun with no oracle\.weight, now it is 1"):
+        opened(tmp_path / "a.sqlite", cls(1))
+
+
+@pytest.mark.parametrize("part", ["teacher", "calibration"])
+def test_answers_outlive_a_field_that_the_teacher_or_the_units_gain(part, tmp_path):
+    settings = {"teacher": {"name": "noisy", "beta": 2.0}, "calibration": Calibration(sd=3.0)}
+    field, default, other = {
+        "teacher": ("eps_equal", "0.0", {"teacher": {**settings["teacher"], "eps_equal": 0.1}}),
+        "calibration": ("floor", "0.0", {"calibration": Calibration(sd=3.0, floor=1.0)}),
+    }[part]
+    path = tmp_path / "a.sqlite"
+    opened(path, "partial_return", **settings)
+    with sqlite3.connect(path) as connection:  # as a version without the field wrote it
+        kept = json.loads(connection.execute("SELECT config FROM runs").fetchone()[0])
+        assert kept[part].pop(field) == default
+        connection.execute("UPDATE runs SET config = ?", [json.dumps(kept)])
+    connection.close()
+    opened(path, "partial_return", **settings)
+    with pytest.raises(prefenvs.RunMismatch, match=rf"begun with no {part}\.{field}, now it is"):
+        opened(path, "partial_return", **{**settings, **other})
+
+
+def test_a_teacher_of_another_class_with_the_same_fields_answers_the_same(tmp_path):
+    own = dataclasses.make_dataclass("Own", [("drift", float, 0.0)], bases=(prefenvs.Teacher,), frozen=True)
+    opened(tmp_path / "a.sqlite", "partial_return", teacher=prefenvs.Teacher(beta=2.0))
+    opened(tmp_path / "a.sqlite", "partial_return", teacher=own(beta=2.0))
+    with pytest.raises(prefenvs.RunMismatch, match=r"begun with no teacher\.drift, now it is 1.0"):
+        opened(tmp_path / "a.sqlite", "partial_return", teacher=own(beta=2.0, drift=1.0))
+
+
+@pytest.mark.parametrize("units", [None, Calibration(sd=3.0)])
+def test_a_store_whose_settings_are_texts_and_plain_fields_goes_on(units, tmp_path):
+    path, oracle = tmp_path / "a.sqlite", Hierarchical(margins=0.5)
+    settings = {"teacher": "noisy", "calibration": units}
+    opened(path, oracle, **settings)
+    with sqlite3.connect(path) as connection:  # as it was first written
+        kept = json.loads(connection.execute("SELECT config FROM runs").fetchone()[0])
+        kept["oracle"] = described(oracle, "oracle")
+        kept["teacher"] = dataclasses.asdict(make_teacher("noisy"))
+        kept["calibration"] = units and dataclasses.asdict(units)
+        connection.execute("UPDATE runs SET config = ?", [json.dumps(kept, sort_keys=True)])
+    connection.close()
+    opened(path, oracle, **settings)
+    for changed in ({"teacher": "mistake"}, {"calibration": Calibration(sd=2.0)}):
+        with pytest.raises(prefenvs.RunMismatch, match=f"begun with {next(iter(changed))} = "):
+            opened(path, oracle, **{**settings, **changed})
+    with pytest.raises(prefenvs.RunMismatch, match="begun with oracle = Hierarchical"):
+        opened(path, Hierarchical(margins=0.4), **settings)
+
+
+def test_settings_that_cannot_be_read_are_damage(tmp_path):
+    path = tmp_path / "a.sqlite"
+    opened(path, "partial_return")
+    with sqlite3.connect(path) as connection:
+        connection.execute("UPDATE runs SET config = 'oracle'")
+    connection.close()
+    with pytest.raises(prefenvs.DamagedFile, match=r"settings of run 'run' in .* cannot be read"):
+        opened(path, "partial_return")
 
 
 class OwnValues:
