@@ -13,14 +13,23 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepR
 from prefenvs.agents.replay import TensorReplayBuffer
 from prefenvs.agents.reward_models import RewardEnsemble
 from prefenvs.agents.reward_models.ensemble import CHUNK
-from prefenvs.agents.reward_models.step_model import StepRewardModel
+from prefenvs.agents.reward_models.step_model import StepRewardModel, takes
 
 
 class LearnedReward(VecEnvWrapper):
     """A VecEnv whose rewards come from a reward model: one batch a step. 0 until the model is trained."""
 
     def __init__(self, venv: VecEnv, model: RewardEnsemble) -> None:
-        """Reward the steps of `venv` by `model`, which may go on learning."""
+        """Reward the steps of `venv` by `model`, which may go on learning.
+
+        Raises:
+            TypeError: if the model's `reward` does not take (observations, actions, next_observations).
+        """
+        if not takes(model.reward, 3):
+            raise TypeError(
+                f"{type(model).__name__}.reward takes other arguments than (obs, act, next_obs): give it next_obs=None,"
+                " which it may leave unread."
+            )
         super().__init__(venv)
         self.model = model
         self._observations: Any = None

@@ -1,8 +1,10 @@
 """Settings that every test shares."""
 
+import contextlib
 import ctypes.util
 import os
 import shutil
+import subprocess
 import sys
 
 import pytest
@@ -40,17 +42,31 @@ def cuda():
     return "cuda"
 
 
+def load_emulated_device(config):
+    """Its name, or None where it cannot be compiled."""
+    compiler = shutil.which("g++")
+    if sys.platform != "linux" or compiler is None:
+        return None
+    from tests.emulated_device import load
+
+    return load(compiler, config.cache.mkdir("emulated_device"))
+
+
+def pytest_collection_finish(session):
+    """Make the emulated device known if a test needs it: torch counts devices when autograd first runs."""
+    if any("emulated" in item.nodeid for item in session.items):
+        with contextlib.suppress(subprocess.CalledProcessError):  # the tests that need it will say
+            load_emulated_device(session.config)
+
+
 @pytest.fixture
 def emulated(pytestconfig):
     """A device that refuses what CUDA refuses, without a GPU; see emulated_device.py."""
     import torch
 
-    compiler = shutil.which("g++")
-    if sys.platform != "linux" or compiler is None:
+    name = load_emulated_device(pytestconfig)
+    if name is None:
         pytest.skip("the emulated device is compiled by g++, on Linux")
-    from tests.emulated_device import load
-
-    name = load(compiler, pytestconfig.cache.mkdir("emulated_device"))
     # Modules that move to CUDA keep their parameters, which optimizers hold. To other devices they do so by swapping.
     torch.__future__.set_swap_module_params_on_conversion(True)
     yield name

@@ -66,11 +66,11 @@ def _lacks(model: nn.Module, name: str) -> bool:
         return not isinstance(getattr(model, name, None), Tensor)
     own = getattr(type(model), name, None)
     if name == "encode" and own is not None:
-        return not _takes(model.encode, 3)
+        return not takes(model.encode, 3)
     return not hasattr(model, name) if own is None else own is getattr(StepRewardModel, name, None)
 
 
-def _takes(method: Any, count: int) -> bool:
+def takes(method: Any, count: int) -> bool:
     """Whether a method can be called with so many arguments."""
     try:
         inspect.signature(method).bind(*range(count))

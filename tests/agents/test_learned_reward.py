@@ -74,6 +74,15 @@ class Speed(StepRewardModel):
         return (next_obs - obs)[:, 0][None]
 
 
+def test_a_model_whose_reward_leaves_out_what_a_step_led_to_is_refused():
+    class TwoArguments(torch.nn.Module):
+        def reward(self, obs, act):
+            return obs.sum(-1)
+
+    with pytest.raises(TypeError, match=r"TwoArguments.reward takes other arguments.*next_obs=None"):
+        LearnedReward(make_vec_env("Pendulum-v1", 1), TwoArguments())
+
+
 def test_a_reward_of_what_a_step_led_to_sees_the_terminal_observation_and_not_the_resets():
     venv = make_vec_env("prefenvs/CartPole-v0", 2)
     env, rng, ends = LearnedReward(venv, Speed()), np.random.default_rng(0), 0
