@@ -42,8 +42,9 @@ _SQUASH_EPSILON = 1e-6
 class SAC(stable_baselines3.SAC):
     """Stable-Baselines3's SAC, the same numbers from the same seed up to the order of sums, in less time.
 
-    Haarnoja et al. 2018, arXiv:1812.05905. Experience is kept in tensors (`TensorReplayBuffer`) and an update runs
-    without autograd (`SACUpdate`). What `covered_parts` says it does not cover, SB3's own update does.
+    Haarnoja et al. 2018, arXiv:1812.05905. Experience is kept in tensors (`TensorReplayBuffer`), an update runs without
+    autograd (`SACUpdate`), and the actor of a few environments acts in numpy. What `covered_parts` says is not covered,
+    SB3's own code does.
 
     Example:
         >>> from prefenvs.agents import SAC
@@ -58,8 +59,8 @@ class SAC(stable_baselines3.SAC):
     _update: SACUpdate | None = None
     _acting: _SquashedGaussian | None = None
     """What acts while steps are collected."""
-    _trained = False
-    """Whether `train` was called last, so that `_update` is what `_covering_update` would find."""
+    _fresh = False
+    """Whether `train` has just looked `_update` up, so that to do it again would find the same."""
 
     def _setup_model(self) -> None:
         plain = isinstance(self.observation_space, gym.spaces.Box) and self.n_steps == 1
@@ -69,8 +70,7 @@ class SAC(stable_baselines3.SAC):
 
     def collect_rollouts(self, *arguments: Any, **named: Any) -> RolloutReturn:
         """As SB3: play, by default one step."""
-        update = self._update if self._trained else self._covering_update()
-        self._trained = False
+        update = self._update if self._fresh else self._covering_update()
         if update is None:
             return super().collect_rollouts(*arguments, **named)
         policy: Any = self.policy
@@ -79,7 +79,7 @@ class SAC(stable_baselines3.SAC):
         try:
             return super().collect_rollouts(*arguments, **named)
         finally:
-            self._acting = None
+            self._acting, self._fresh = None, False
             del policy.set_training_mode
 
     def _sample_action(
@@ -93,13 +93,13 @@ class SAC(stable_baselines3.SAC):
 
     def train(self, gradient_steps: int, batch_size: int = 64) -> None:
         """As SB3: sample and update `gradient_steps` times."""
-        self._trained = True
         optimizers = [self.actor.optimizer, self.critic.optimizer, self.ent_coef_optimizer]
         self._update_learning_rate([optimizer for optimizer in optimizers if optimizer is not None])
         update = self._covering_update()
         if update is None:
             super().train(gradient_steps, batch_size)
             return
+        self._fresh = True
         assert self.replay_buffer is not None
         losses = []
         for step in range(gradient_steps):
@@ -127,13 +127,13 @@ class SAC(stable_baselines3.SAC):
         return self._update
 
     def _setup_learn(self, *arguments: Any, **named: Any) -> Any:
-        self._trained = False
+        self._fresh = False
         if self._update is not None:
             self._update.forget()
         return super()._setup_learn(*arguments, **named)
 
     def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "_update", "_acting", "_trained"]
+        return [*super()._excluded_save_params(), "_update", "_acting", "_fresh"]
 
 
 class SACUpdate:

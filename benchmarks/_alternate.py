@@ -29,17 +29,19 @@ def input_line() -> bool:
         return False
 
 
-def alternate(workers: dict[str, list[str]], pairs: int) -> dict[str, dict]:
-    """Start one process a worker and measure them in turns, each one thread.
+def alternate(workers: dict[str, list[str]], pairs: int, threads: int = 1) -> dict[str, dict]:
+    """Start one process a worker and measure them in turns.
 
     Args:
         workers: command by name.
         pairs: measurements of each; the order is turned round every time, so that a drift of the machine cancels.
+        threads: that a worker may compute in.
 
     Returns:
         By name, what the worker said of itself and its measurements in the order of the pairs.
     """
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false"}
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+    environment["XLA_FLAGS"] = f"--xla_cpu_multi_thread_eigen={str(threads > 1).lower()}"
     environment["PYTHONPATH"] = str(ROOT)
     processes = {
         name: subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)

@@ -1,12 +1,12 @@
 """Whole-loop speed of SAC on HalfCheetah-v5: ours, Stable-Baselines3's and SBX's, one update a step.
 
     make bench-sbx                                # once, for SBX: an environment of its own
-    python benchmarks/sac_loop.py                 # 2x256, batch 256, one thread
+    python benchmarks/sac_loop.py                 # 2x256, batch 256, one core
+    python benchmarks/sac_loop.py --cores 2 --out docs/results/sac_loop-2-cores.json
     python benchmarks/sac_loop.py --width 128 --pairs 2 --steps 300
 
-Each program is one process; they run in turns, all on the same single core unless --cores says more: JAX computes an
-update beside Python's steps of the environment where it has a second core. (macOS binds no process to cores.) The bound
-is the time that the update's matrix products alone take.
+Each program is one process; they run in turns, all on the same single core unless --cores says more, with as many
+threads. (macOS binds no process to cores.) The bound is the time that the update's matrix products alone take.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def worker(name: str, width: int, steps: int, random_steps: int, cores: int, dev
     else:
         import torch
 
-        torch.set_num_threads(1)
+        torch.set_num_threads(cores)
         if name == "SB3":
             from stable_baselines3 import SAC
         else:
@@ -102,7 +102,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=500, help="environment steps a measurement (default 500)")
     parser.add_argument("--width", type=int, default=256, help="width of both hidden layers (default 256)")
     parser.add_argument("--random-steps", type=int, default=1000, help="random steps at first (default 1000)")
-    parser.add_argument("--cores", type=int, default=1, help="that a program may use (default 1)")
+    parser.add_argument("--cores", type=int, default=1, help="and threads, that a program may use (default 1)")
     parser.add_argument("--device", default="cpu", help="of all programs (default cpu)")
     parser.add_argument("--out", type=Path, help="JSON file for the measurements (default docs/results/sac_loop.json)")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
@@ -118,7 +118,7 @@ def main() -> None:
     arguments = ["--width", str(given.width), "--steps", str(given.steps), "--random-steps", str(given.random_steps)]
     arguments += ["--cores", str(given.cores), "--device", given.device]
     commands = {name: [python, __file__, "--worker", name, *arguments] for name, python in pythons.items()}
-    found = alternate(commands, given.pairs)
+    found = alternate(commands, given.pairs, given.cores)
     report(given.out or RESULTS / "sac_loop.json", found, "steps a second", "prefenvs", given.pairs)
     if given.device != "cpu":
         return
