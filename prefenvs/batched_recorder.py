@@ -86,8 +86,10 @@ class BatchedRecorder:
 
     def stream(self, row: int) -> Recorder:
         """The Recorder of a stream, up to date."""
-        recorder, lines = self.recorders[row], np.arange(self._first[row], self._line) % self._lines
-        if len(lines):
+        recorder, first, count = self.recorders[row], self._first[row] % self._lines, self._line - self._first[row]
+        if count:
+            whole = first + count <= self._lines  # a view, of which the Recorder makes its copy
+            lines: Any = slice(first, first + count) if whole else np.arange(first, first + count) % self._lines
             recorder.extend(
                 **{name: map_arrays(lambda ring: ring[lines, row], rings) for name, rings in self._ring.items()},
                 terminated=bool(self._terminated[row]),

@@ -87,12 +87,12 @@ class Recorder:
         *,
         terminated: bool,
     ) -> None:
-        """Record several steps, as arrays (steps, ...) that it may keep; only the last may have terminated."""
+        """Record several steps, as arrays (steps, ...) that it copies; only the last may have terminated."""
         episode = self._episodes[self.episode]
         episode.actions = _append(episode.actions, actions)
         if isinstance(observations, dict):
             episode.observations += [
-                {key: values[step] for key, values in observations.items()} for step in range(len(rewards))
+                {key: values[step].copy() for key, values in observations.items()} for step in range(len(rewards))
             ]
         else:
             episode.observations = _append(episode.observations, observations)
@@ -256,7 +256,7 @@ def _rows(name: str, state: dict[str, np.ndarray], at: slice) -> list[Any]:
 
 
 def _append(held: Any, values: np.ndarray) -> np.ndarray:
-    return np.concatenate([np.asarray(held), values]) if len(held) else values
+    return np.concatenate([np.asarray(held), values]) if len(held) else values.copy()
 
 
 def _copy(value: Any) -> Any:
