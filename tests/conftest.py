@@ -2,10 +2,13 @@
 
 import contextlib
 import ctypes.util
+import functools
 import os
 import shutil
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 
 import pytest
 
@@ -42,6 +45,7 @@ def cuda():
     return "cuda"
 
 
+@functools.cache
 def load_emulated_device(config):
     """Its name, or None where it cannot be compiled."""
     compiler = shutil.which("g++")
@@ -49,7 +53,8 @@ def load_emulated_device(config):
         return None
     from tests.emulated_device import load
 
-    return load(compiler, config.cache.mkdir("emulated_device"))
+    kept = getattr(config, "cache", None)  # none with -p no:cacheprovider
+    return load(compiler, kept.mkdir("emulated_device") if kept else Path(tempfile.mkdtemp()))
 
 
 def pytest_collection_finish(session):

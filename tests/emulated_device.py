@@ -6,7 +6,6 @@ import hashlib
 import os
 import subprocess
 import types
-from functools import cache
 from pathlib import Path
 
 import torch
@@ -29,9 +28,8 @@ def build(compiler: str, folder: Path) -> Path:
     return made
 
 
-@cache
 def load(compiler: str, folder: Path) -> str:
-    """Make torch know the device, once a process; returns its name."""
+    """Make torch know the device, once in a process; returns its name."""
     torch.utils.rename_privateuse1_backend(NAME)
     torch.ops.load_library(str(build(compiler, folder)))
     module = types.ModuleType(f"torch.{NAME}")
