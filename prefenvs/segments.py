@@ -159,6 +159,17 @@ class TorchSegments:
         )
 
 
+class ShownContext(dict[str, np.ndarray]):
+    """What an oracle is shown of a question's context, by key; says what to do about a key that it lacks."""
+
+    def __missing__(self, key: str) -> np.ndarray:
+        raise ValueError(
+            f"the oracle reads {key!r} of the context, which names {', '.join(self) or 'nothing'}: a question must be "
+            f"asked with context={{{key!r}: (n, ...)}}, and the oracle's class name it in reads. Units of scores are "
+            f"measured without a context: where a teacher needs them, read context.get({key!r}) or pass calibration=."
+        )
+
+
 @dataclass(frozen=True)
 class JudgedSegments:
     """Segments as an oracle sees them: the task's own observations and actions, true rewards and factors.
@@ -184,6 +195,10 @@ class JudgedSegments:
     context: Mapping[str, np.ndarray] = field(default_factory=dict)
     """(n, ...) of the question that each segment is shown in, by key; empty where none is asked, as when units are
     measured."""
+
+    def __post_init__(self) -> None:
+        """Make `context` one that names what it lacks."""
+        object.__setattr__(self, "context", ShownContext(self.context))
 
     def __len__(self) -> int:
         return len(self.mask)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from prefenvs.calibration import Calibration, measure, reference_set, utility_of, weighted_scores
-from prefenvs.error import BudgetSpent, SegmentForgotten
+from prefenvs.error import BudgetSpent, RunMismatch, SegmentForgotten
 from prefenvs.labelling.described import changed, described, told
 from prefenvs.labelling.random_stream import uniforms
 from prefenvs.labelling.source import LocalSource, Source, find_source
@@ -137,6 +137,7 @@ class Feedback:
         Raises:
             BudgetSpent: if fewer than n queries are left; none was asked.
             SegmentForgotten: if a segment is no longer recorded; none was asked.
+            RunMismatch: if the store holds answers to other questions, or to nobody where these name a user.
             ValueError: after `close`, if open questions show another number of segments, if the context names what the
                 oracle does not read, or if a segment is of another task or has no finite score; none was asked.
         """
@@ -158,6 +159,11 @@ class Feedback:
         if query.n:
             payloads = payload_hashes(query)
             parts = self._store.find(self._next, payloads, soft=self.config.answer == "soft")
+            if "user" in query.context and any(part.user is None for part in parts.values()):
+                raise RunMismatch(
+                    f"run {self._store.run!r} in {self._store.path} holds answers that name no user, given when "
+                    "oracles did not read whom they answer for. Use another run= or store=. Nothing was asked."
+                )
             stops = [start + len(part) for start, part in parts.items()]
             new = [slice(a, b) for a, b in zip([0, *stops], [*parts, query.n], strict=True) if a < b]
             if new:

@@ -408,6 +408,34 @@ def test_an_oracle_reads_whom_each_question_asks_and_the_label_says_who_answered
         feedback.close()
 
 
+def test_answers_kept_before_oracles_read_users_are_not_served_to_one(monkeypatch, tmp_path):
+    def ask():
+        env, segments = pendulum(oracle=Disagreeing(), store=str(tmp_path / "answers.sqlite"))
+        return prefenvs.feedback(env).ask(Query(segments, 2, {"user": np.arange(20) % 2}))
+
+    with monkeypatch.context() as earlier:
+        earlier.setattr(Feedback, "_answer", Feedback._chosen)
+        assert ask().user is None
+    with pytest.raises(prefenvs.RunMismatch, match=r"answers that name no user.*Nothing was asked"):
+        ask()
+
+
+@pytest.mark.parametrize(
+    ("teacher", "context"), [("noisy", {"user": np.zeros(20, int)}), ("oracle", {})], ids=["units", "nobody"]
+)
+def test_an_oracle_is_told_what_the_context_lacks(teacher, context):
+    class Asked(Disagreeing):
+        reads = ("rewards", "user")
+
+        def _of(self, segments):
+            return segments.rewards * np.where(segments.context["user"] == 1, -1.0, 1.0)[:, None]
+
+    env, segments = pendulum(oracle=Asked(), teacher=teacher)
+    with pytest.raises(ValueError, match=r"reads 'user' of the context, which names nothing.*context\.get\('user'\)"):
+        prefenvs.feedback(env).ask(Query(segments, 2, context))
+    assert prefenvs.feedback(env).asked == 0
+
+
 @pytest.mark.parametrize("key", ["user", "criterion", "principle"])
 def test_a_context_that_the_oracle_does_not_read_is_refused_and_costs_nothing(key):
     env, segments = pendulum(budget=20)
