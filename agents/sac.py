@@ -12,10 +12,11 @@ import numpy as np
 import stable_baselines3
 import torch
 from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.distributions import SquashedDiagGaussianDistribution
 from stable_baselines3.common.noise import ActionNoise
 from stable_baselines3.common.preprocessing import is_image_space
 from stable_baselines3.common.torch_layers import FlattenExtractor
-from stable_baselines3.common.type_aliases import ReplayBufferSamples, RolloutReturn
+from stable_baselines3.common.type_aliases import ReplayBufferSamples
 from stable_baselines3.sac.policies import LOG_STD_MAX, LOG_STD_MIN, Actor, ContinuousCritic, SACPolicy
 from torch import Tensor
 
@@ -23,9 +24,9 @@ from prefenvs.agents.fused import (
     MLP,
     Captured,
     FusedAdam,
-    adam_marks,
     addresses,
     covers_adam,
+    hooked,
     linear_layers,
     numpy_kernels,
     parameters_of,
@@ -58,9 +59,6 @@ class SAC(stable_baselines3.SAC):
     until `pytest -m gpu` and `benchmarks/sac_loop.py --device cuda` have shown on a GPU that it is right and pays."""
     _update: SACUpdate | None = None
     _acting: _SquashedGaussian | None = None
-    """What acts while steps are collected."""
-    _fresh = False
-    """Whether `train` has just looked `_update` up, so that to do it again would find the same."""
 
     def _setup_model(self) -> None:
         plain = isinstance(self.observation_space, gym.spaces.Box) and self.n_steps == 1
@@ -68,72 +66,49 @@ class SAC(stable_baselines3.SAC):
             self.replay_buffer_class = TensorReplayBuffer
         super()._setup_model()
 
-    def collect_rollouts(self, *arguments: Any, **named: Any) -> RolloutReturn:
-        """As SB3: play, by default one step."""
-        update = self._update if self._fresh else self._covering_update()
-        if update is None:
-            return super().collect_rollouts(*arguments, **named)
-        policy: Any = self.policy
-        policy.set_training_mode = lambda mode: None  # SB3 walks all modules at each step; of these none has a mode
-        self._acting = update.acting
-        try:
-            return super().collect_rollouts(*arguments, **named)
-        finally:
-            self._acting, self._fresh = None, False
-            del policy.set_training_mode
-
     def _sample_action(
         self, learning_starts: int, action_noise: ActionNoise | None = None, n_envs: int = 1
     ) -> tuple[np.ndarray, np.ndarray]:
-        if self._acting is None or action_noise is not None or self.num_timesteps < learning_starts:
+        warming_up = self.num_timesteps < learning_starts
+        parts = None if warming_up or action_noise is not None else acting_parts(self)
+        if parts is None:
             return super()._sample_action(learning_starts, action_noise, n_envs)
+        if self._acting is None or self._acting.parts != parts:
+            self._acting = _SquashedGaussian(*parts)
+        self._acting.prepare()
         assert isinstance(self._last_obs, np.ndarray)
         scaled = self._acting.act(self._last_obs).reshape(-1, *self.action_space.shape)  # type: ignore[misc]
         return self.policy.unscale_action(scaled), scaled
 
     def train(self, gradient_steps: int, batch_size: int = 64) -> None:
         """As SB3: sample and update `gradient_steps` times."""
-        optimizers = [self.actor.optimizer, self.critic.optimizer, self.ent_coef_optimizer]
-        self._update_learning_rate([optimizer for optimizer in optimizers if optimizer is not None])
-        update = self._covering_update()
-        if update is None:
+        parts = covered_parts(self)
+        if parts is None or gradient_steps < 1:
             super().train(gradient_steps, batch_size)
             return
-        self._fresh = True
+        if self._update is None or self._update.parts != parts:
+            self._update = SACUpdate(self, parts)
+        optimizers = [self.actor.optimizer, self.critic.optimizer, self.ent_coef_optimizer]
+        self._update_learning_rate([optimizer for optimizer in optimizers if optimizer is not None])
         assert self.replay_buffer is not None
+        self._update.prepare(capture=self.cuda_graphs and self.device.type == "cuda")
         losses = []
         for step in range(gradient_steps):
             batch = self.replay_buffer.sample(batch_size, env=self._vec_normalize_env)
-            losses.append(update.step(batch, move_target=step % self.target_update_interval == 0))
+            losses.append(self._update.step(batch, move_target=step % self.target_update_interval == 0))
         self._n_updates += gradient_steps
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
-        for name, loss in zip(update.logged, torch.stack(losses).mean(0).tolist(), strict=True):
+        for name, loss in zip(self._update.logged, torch.stack(losses).mean(0).tolist(), strict=True):
             self.logger.record(f"train/{name}", loss)
-        if update.capture_seconds:
-            self.logger.record("train/graph_seconds", update.capture_seconds)
+        if self._update.capture_seconds:
+            self.logger.record("train/graph_seconds", self._update.capture_seconds)
 
-    def _covering_update(self) -> SACUpdate | None:
-        """The hand-written update of the present networks, or None if they are not covered."""
-        capture = self.cuda_graphs and self.device.type == "cuda"
-        if self._update is not None and self._update.is_current(capture):
-            return self._update
-        parts = covered_parts(self)
-        if parts is None:
-            self._update = None
-            return None
-        if self._update is None or self._update.parts != parts:
-            self._update = SACUpdate(self, parts)
-        self._update.prepare(capture)
-        return self._update
-
-    def _setup_learn(self, *arguments: Any, **named: Any) -> Any:
-        self._fresh = False
-        if self._update is not None:
-            self._update.forget()
-        return super()._setup_learn(*arguments, **named)
+    def __getstate__(self) -> dict[str, Any]:
+        """For copies, which find their own networks anew."""
+        return {name: value for name, value in vars(self).items() if name not in ("_update", "_acting")}
 
     def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "_update", "_acting", "_fresh"]
+        return [*super()._excluded_save_params(), "_update", "_acting"]
 
 
 class SACUpdate:
@@ -148,13 +123,6 @@ class SACUpdate:
         self.model, self.parts = model, parts
         trunk, mean, log_std, *values = parts[0]
         self.actor = _SquashedGaussian(trunk, mean, log_std, torch_kernels)
-        self.acting: _SquashedGaussian | None = self.actor
-        """Acts for one step of each environment; None if the policy or the model acts in a way of its own."""
-        layers = [layer for found, _ in (trunk, mean, log_std) for layer in found]
-        if type(model.policy) is not SACPolicy or type(model).predict is not BaseAlgorithm.predict:
-            self.acting = None
-        elif numpy_kernels.cover(layers, model.n_envs):
-            self.acting = _SquashedGaussian(trunk, mean, log_std, numpy_kernels)
         networks = [MLP(*value) for value in values]
         self.critics, self.targets = networks[:2], networks[2:]
         self._weights, self._target_weights = (
@@ -164,7 +132,6 @@ class SACUpdate:
         self.ent_coef_adam = None if model.ent_coef_optimizer is None else FusedAdam(model.ent_coef_optimizer)
         self.logged = ["ent_coef", "critic_loss", "actor_loss"] + ["ent_coef_loss"] * (self.ent_coef_adam is not None)
         """What `step` returns, by SB3's names."""
-        self._marks: list[Any] | None = None
         self._captured = {move: Captured(partial(self._step, move)) for move in (True, False)}
 
     @property
@@ -172,51 +139,21 @@ class SACUpdate:
         """Spent on recording CUDA graphs."""
         return sum(captured.seconds for captured in self._captured.values())
 
-    def prepare(self, capture: bool) -> None:
-        """Look parameters, gradients and optimisers up anew; call it when they are not those of the last time.
+    def prepare(self, *, capture: bool = False) -> None:
+        """Begin a stretch of steps between which nothing else touches networks and optimisers.
 
         Args:
             capture: replay the steps as CUDA graphs.
         """
         adams = [adam for adam in (self.actor_adam, self.critic_adam, self.ent_coef_adam) if adam is not None]
         parts: list[Any] = [*adams, self.actor, *self.critics, *self.targets]
-        for part in parts if self.acting is None else [*parts, self.acting]:
+        for part in parts:
             part.prepare()
         self._key: tuple[Any, ...] | None = None
         if capture:
             fixed = [] if self.ent_coef_adam else [self.model.ent_coef_tensor]
             others = addresses([*self._target_weights, *fixed])
             self._key = (*(adam.key for adam in adams), others, self.model.tau, self.model.target_entropy)
-        self._marks = self._present_marks(capture)
-
-    def is_current(self, capture: bool) -> bool:
-        """Whether all that the last `prepare` looked up is as it was.
-
-        Another activation or a hook is for `covered_parts` to notice, with which `learn` begins.
-        """
-        return self._marks is not None and self._marks == self._present_marks(capture)
-
-    def forget(self) -> None:
-        """Be no longer current."""
-        self._marks = None
-
-    def _present_marks(self, capture: bool) -> list[Any]:
-        """What is another when something that `prepare` looks up was replaced, moved, frozen or set anew."""
-        model = self.model
-        actor: Any = model.actor
-        critic: Any = model.critic
-        target: Any = model.critic_target
-        acting = parameters_of([*actor.latent_pi, actor.mu, actor.log_std])
-        learned = acting + parameters_of(layer for network in critic.q_networks for layer in network)
-        targets = parameters_of(layer for network in target.q_networks for layer in network)
-        marks: list[Any] = [capture, model.tau, model.target_entropy, id(model.policy)]
-        marks += map(id, learned + targets)
-        marks += [param.requires_grad for param in learned]
-        marks += [param.data_ptr() for param in (learned + targets if capture else acting)]
-        for optimizer in (actor.optimizer, critic.optimizer, model.ent_coef_optimizer):
-            if optimizer is not None:
-                marks += [id(optimizer), *adam_marks(optimizer)]
-        return marks
 
     @torch.no_grad()
     def step(self, batch: ReplayBufferSamples, *, move_target: bool) -> Tensor:
@@ -283,6 +220,7 @@ class _SquashedGaussian:
 
     def __init__(self, trunk: Any, mean: Any, log_std: Any, kernels: ModuleType) -> None:
         """Of what `linear_layers` found in the trunk and in each head; `kernels` as of `MLP`."""
+        self.parts = (trunk, mean, log_std, kernels)
         self._trunk = MLP(*trunk, activate_last=True, kernels=kernels)
         self._heads = [MLP(*head, kernels=kernels) for head in (mean, log_std)]
         self._kernels = kernels
@@ -294,14 +232,24 @@ class _SquashedGaussian:
 
     @torch.no_grad()
     def act(self, obs: np.ndarray) -> np.ndarray:
-        """(B, act) actions between -1 and 1 for (B, *obs) observations, drawn as the policy draws them."""
+        """(B, act) actions between -1 and 1 for (B, *obs) observations, drawn as the policy draws them.
+
+        Raises:
+            ValueError: if an action is nan.
+        """
         kernels, xp = self._kernels, self._kernels.xp
         rows = kernels.from_numpy(obs.reshape(len(obs), -1), self._trunk.device)
         latent = self._trunk.forward(rows)
         mean, log_std = (head.forward(latent) for head in self._heads)
         noise = kernels.array(torch.empty(mean.shape, device=self._trunk.device).normal_())
         action = xp.tanh(mean + xp.exp(log_std.clip(LOG_STD_MIN, LOG_STD_MAX)) * noise)
-        return action if isinstance(action, np.ndarray) else action.cpu().numpy()
+        found = action if isinstance(action, np.ndarray) else action.cpu().numpy()
+        if np.isnan(found).any():  # SB3's Normal refuses them too
+            raise ValueError(
+                "the actor's actions are nan: an observation or a reward was nan, or the networks have diverged. Find "
+                "the first nan with stable_baselines3.common.vec_env.VecCheckNan, or learn at a lower rate."
+            )
+        return found
 
     def sample(self, obs: Tensor) -> tuple[Tensor, Tensor]:
         """(2B, act) actions and their (2B,) log-probabilities for two batches of observations stacked to (2B, obs)."""
@@ -346,6 +294,36 @@ def _values(critics: list[MLP], obs: Tensor, actions: Tensor) -> list[Tensor]:
     return [critic.forward(inputs) for critic in critics]
 
 
+def acting_parts(model: stable_baselines3.SAC) -> tuple[Any, ...] | None:
+    """The actor's networks and the kernels for a step of each environment; None where SB3's own code must act.
+
+    It does where model, policy or actor act in a way of their own, and where `covered_parts` does not cover the actor.
+    """
+    policy, actor = model.policy, model.actor
+    kinds: tuple[Any, ...] = (type(policy), type(actor), type(actor.action_dist), type(model).predict)
+    if kinds != (SACPolicy, Actor, SquashedDiagGaussianDistribution, BaseAlgorithm.predict):
+        return None
+    if any(name in vars(owner) for owner in (model, policy, actor) for name in ("predict", "_predict", "forward")):
+        return None
+    if not _reads_plainly(model.observation_space, [actor]):
+        return None
+    heads: list[Any] = [[actor.mu], [actor.log_std]]
+    networks = [linear_layers(network) for network in (actor.latent_pi, *heads)]
+    found = [network for network in networks if network is not None]
+    if len(found) < len(networks):
+        return None
+    layers = [layer for network, _ in found for layer in network]
+    return (*found, numpy_kernels if numpy_kernels.cover(layers, model.n_envs) else torch_kernels)
+
+
+def _reads_plainly(space: gym.Space[Any], networks: list[Any]) -> bool:
+    """Whether these read Box observations that are no images, through a flattening extractor and without hooks."""
+    if not isinstance(space, gym.spaces.Box) or is_image_space(space):
+        return False
+    extractors = [network.features_extractor for network in networks]
+    return {type(extractor) for extractor in extractors} == {FlattenExtractor} and not hooked([*networks, *extractors])
+
+
 def covered_parts(model: stable_baselines3.SAC) -> tuple[Any, ...] | None:
     """The modules and optimisers that `SACUpdate` would work on; None if it would not do what SB3 does.
 
@@ -353,16 +331,10 @@ def covered_parts(model: stable_baselines3.SAC) -> tuple[Any, ...] | None:
     two critics, torch's Adam, and no gSDE.
     """
     actor, critic, target = model.actor, model.critic, model.critic_target
-    space = model.observation_space
-    if model.use_sde or not isinstance(space, gym.spaces.Box) or is_image_space(space):
+    if model.use_sde or not _reads_plainly(model.observation_space, [actor, critic, target]):
         return None
-    kinds = (type(actor), type(critic), type(target))
-    extractors = {type(network.features_extractor) for network in (actor, critic, target)}
-    if (
-        kinds != (Actor, ContinuousCritic, ContinuousCritic)
-        or extractors != {FlattenExtractor}
-        or critic.n_critics != 2
-    ):
+    kinds: tuple[type, ...] = (type(actor), type(critic), type(target), type(actor.action_dist))
+    if kinds != (Actor, ContinuousCritic, ContinuousCritic, SquashedDiagGaussianDistribution) or critic.n_critics != 2:
         return None
     heads = ([actor.mu], [actor.log_std])
     networks = [linear_layers(net) for net in (actor.latent_pi, *heads, *critic.q_networks, *target.q_networks)]  # type: ignore[arg-type]

@@ -1,8 +1,8 @@
 """Hand-written training steps of small networks: the numbers of autograd and torch's optimisers, in less time."""
 
-from prefenvs.agents.fused.adam import FusedAdam, adam_marks, covers_adam
+from prefenvs.agents.fused.adam import FusedAdam, covers_adam
 from prefenvs.agents.fused.capture import Captured, addresses
-from prefenvs.agents.fused.mlp import MLP, linear_layers, parameters_of, write_gradients
+from prefenvs.agents.fused.mlp import MLP, hooked, linear_layers, parameters_of, write_gradients
 from prefenvs.agents.fused.product import DifferentiableLinear
 
 __all__ = [
@@ -10,9 +10,9 @@ __all__ = [
     "Captured",
     "DifferentiableLinear",
     "FusedAdam",
-    "adam_marks",
     "addresses",
     "covers_adam",
+    "hooked",
     "linear_layers",
     "parameters_of",
     "write_gradients",

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
@@ -34,7 +32,7 @@ class FusedAdam:
                 state["step"] = torch.zeros((), device=param.device)
                 state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(param), torch.zeros_like(param)
         self._grads: list[Tensor] = [param.grad for param in self._params]
-        states = self._states = [self.optimizer.state[param] for param in self._params]
+        states = [self.optimizer.state[param] for param in self._params]
         self._means, self._squares = [s["exp_avg"] for s in states], [s["exp_avg_sq"] for s in states]
         device = self._params[0].device
         known = [id(s["step"]) for s in states] == [id(step) for step in self._steps]
@@ -73,15 +71,11 @@ class FusedAdam:
         )
 
 
-def adam_marks(optimizer: torch.optim.Optimizer) -> list[Any]:
-    """What is another when `FusedAdam` must `prepare` anew."""
-    (group,) = optimizer.param_groups
-    return [group["lr"], group["betas"], group["eps"], group["weight_decay"], *map(id, optimizer.state.values())]
-
-
 def covers_adam(optimizer: torch.optim.Optimizer, params: list[Tensor]) -> bool:
     """Whether `FusedAdam` steps `optimizer` as it would itself, and it holds just `params`, in that order."""
     if type(optimizer) is not torch.optim.Adam or len(optimizer.param_groups) != 1:
+        return False
+    if "step" in vars(optimizer) or optimizer._optimizer_step_pre_hooks or optimizer._optimizer_step_post_hooks:
         return False
     group = optimizer.param_groups[0]
     special = ("amsgrad", "maximize", "capturable", "differentiable", "decoupled_weight_decay")

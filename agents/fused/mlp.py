@@ -108,19 +108,34 @@ def write_gradients(by_weight: Any, by_bias: Any, grad: Any, inputs: Any, kernel
 
 
 def linear_layers(network: Iterable[nn.Module]) -> tuple[list[nn.Linear], type[nn.Module]] | None:
-    """The layers and the activation of an `nn.Sequential` that `MLP` can run; None for any other."""
+    """The layers and the activation of an `nn.Sequential`, or of a list, that `MLP` can run; None for any other."""
+    if type(network) is not list and (type(network) is not nn.Sequential or hooked([network])):
+        return None
     modules = list(network)
     layers, kinds = modules[::2], {type(module) for module in modules[1::2]}
-    if not layers or len(kinds) > 1 or not kinds <= set(ACTIVATIONS):
+    if not layers or len(kinds) > 1 or not kinds <= set(ACTIVATIONS) or hooked(modules):
         return None
-    if any(type(layer) is not nn.Linear for layer in layers):
-        return None
-    parameters = parameters_of(layers)
-    if any(p is None or p.dtype != torch.float32 or not p.requires_grad for p in parameters):
-        return None
-    if any(module._forward_hooks or module._forward_pre_hooks for module in modules):
-        return None
-    return layers, kinds.pop() if kinds else nn.ReLU  # type: ignore[return-value]
+    for layer in layers:
+        if type(layer) is not nn.Linear:
+            return None
+        for p in layer._parameters.values():
+            if p is None or p.dtype != torch.float32 or not p.requires_grad or p._backward_hooks:
+                return None
+    return layers, kinds.pop() if kinds else nn.ReLU
+
+
+def hooked(modules: Iterable[nn.Module]) -> bool:
+    """Whether one of these runs a hook, or a `forward` of its own, beside what its class does."""
+    for m in modules:
+        if (
+            m._forward_hooks
+            or m._forward_pre_hooks
+            or m._backward_hooks
+            or m._backward_pre_hooks
+            or "forward" in vars(m)
+        ):
+            return True
+    return False
 
 
 def parameters_of(layers: Iterable[nn.Module]) -> list[Any]:

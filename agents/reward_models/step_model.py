@@ -13,6 +13,7 @@ from prefenvs.segments import TorchSegments
 FITTED = {
     "device": "property: where the weights are",
     "members": "members(obs, act, next_obs=None): (M, B) rewards, divided by scale",
+    "reward": "reward(obs, act, next_obs=None): (B,) mean of the members",
     "segment_members": "segment_members(segments): (M, n) scores, before scaling",
     "encode": "encode(obs, act, next_obs=None): (..., in) what forward reads",
     "observe": "observe(inputs): looks at (B, in) inputs before each fit, and may do nothing",
@@ -64,10 +65,10 @@ def check_fitted(model: nn.Module) -> None:
 def _lacks(model: nn.Module, name: str) -> bool:
     if name in ("scale", "trained"):
         return not isinstance(getattr(model, name, None), Tensor)
-    own = getattr(type(model), name, None)
-    if name == "encode" and own is not None:
-        return not takes(model.encode, 3)
-    return not hasattr(model, name) if own is None else own is getattr(StepRewardModel, name, None)
+    own, first = (getattr(owner, name, None) for owner in (type(model), StepRewardModel))
+    if name in ("encode", "members", "reward") and hasattr(model, name) and (name == "reward" or own is not first):
+        return not takes(getattr(model, name), 3)
+    return not hasattr(model, name) if own is None else own is first
 
 
 def takes(method: Any, count: int) -> bool:

@@ -265,14 +265,12 @@ def test_a_reward_model_that_cannot_be_trained_is_refused_with_what_it_lacks():
     assert lacking == ["segment_members", "encode", "observe", "forward", "orders", "scale", "trained"]
 
 
-def test_a_model_whose_encode_leaves_out_what_a_step_led_to_is_refused_with_what_it_lacks():
-    class Earlier(Linear):
-        def encode(self, obs, act):
-            return super().encode(obs, act)
-
+@pytest.mark.parametrize("name", ["encode", "members", "reward"])
+def test_a_model_that_leaves_out_what_a_step_led_to_is_refused_with_what_it_lacks(name):
+    own = type("Earlier", (Linear,), {name: lambda model, obs, act: getattr(Linear, name)(model, obs, act)})
     feedback = prefenvs.feedback(gym.make("prefenvs/CartPole-v0", budget=10))
-    with pytest.raises(TypeError, match=r"It lacks\n  encode: encode\(obs, act, next_obs=None\)"):
-        PreferenceCallback(feedback, FEW, seed=0, reward_model=Earlier())
+    with pytest.raises(TypeError, match=rf"It lacks\n  {name}: {name}\(obs, act, next_obs=None\)"):
+        PreferenceCallback(feedback, FEW, seed=0, reward_model=own())
 
 
 def test_ppo_learns_from_preferences_in_an_environment_with_the_callbacks_reward():

@@ -1,5 +1,8 @@
 """Our SAC gives the numbers of Stable-Baselines3's."""
 
+import copy
+import warnings
+
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -7,9 +10,11 @@ import stable_baselines3
 import torch
 from stable_baselines3.common.buffers import NStepReplayBuffer, ReplayBuffer
 from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.noise import NormalActionNoise
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 from stable_baselines3.sac.policies import SACPolicy
 
+from prefenvs.agents.fused import numpy_kernels, torch_kernels
 from prefenvs.agents.replay import FIELDS, TensorReplayBuffer
 from prefenvs.agents.sac import SAC, covered_parts
 
@@ -201,41 +206,84 @@ def forgets_a_layers_state(model):
     model.critic.optimizer.state[model.critic.qf1[0].weight] = {}
 
 
+def replaces_a_critics_layer(model):
+    model.critic.qf1[0] = torch.nn.Linear(4, 16)
+    model.critic.optimizer = torch.optim.Adam(model.critic.parameters(), lr=3e-4)
+
+
+def forgets_a_mean(model):
+    state = model.critic.optimizer.state[model.critic.qf0[0].weight]
+    state["exp_avg"] = torch.zeros_like(state["exp_avg"])
+
+
+def clips_a_gradient(model):
+    model.critic.qf0[0].weight.register_hook(lambda grad: grad.clamp(-0.01, 0.01))
+
+
+def replaces_the_optimiser(model):
+    model.critic.optimizer = torch.optim.SGD(model.critic.parameters(), lr=1e-3)
+
+
 CHANGES = {
     "layer": replaces_a_layer,
+    "layer of a critic": replaces_a_critics_layer,
+    "layer without bias": lambda model: setattr(model.actor, "mu", torch.nn.Linear(16, 1, bias=False)),
+    "activation": lambda model: model.actor.latent_pi.__setitem__(1, torch.nn.Tanh()),
     "memory of the weights": moves_weights,
     "frozen": lambda model: model.actor.latent_pi[0].requires_grad_(False),
     "state": loads_an_optimiser,
     "state of a layer": forgets_a_layers_state,
+    "mean of a gradient": forgets_a_mean,
+    "optimiser": replaces_the_optimiser,
     "setting": lambda model: model.critic.optimizer.param_groups[0].update(betas=(0.5, 0.9)),
+    "sign": lambda model: model.critic.optimizer.param_groups[0].update(maximize=True),
     "gradients": lambda model: model.policy.zero_grad(set_to_none=True),
+    "gradient of the temperature": lambda model: model.ent_coef_optimizer.zero_grad(set_to_none=True),
     "policy": lambda model: model.set_parameters(model.get_parameters()),
     "target entropy": lambda model: setattr(model, "target_entropy", -3.0),
+    "hook of the actor": lambda model: model.actor.register_forward_hook(lambda m, given, action: action * 0.5),
+    "hook of a layer": lambda model: model.actor.latent_pi[0].register_forward_hook(lambda m, given, out: out + 1),
+    "hook of a gradient": clips_a_gradient,
+    "prediction": lambda model: setattr(model, "predict", lambda obs, **named: (np.full((len(obs), 1), 0.5), None)),
+    "nothing": lambda model: None,
 }
 
 
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES.keys())
-@pytest.mark.parametrize("moment", ["_on_step", "_on_rollout_end"])
-def test_what_a_callback_changes_while_learning_is_noticed(change, moment):
-    class Changes(BaseCallback):
-        def change(self):
-            if self.num_timesteps == 50:
-                torch.manual_seed(5)
-                change(self.model)
-            return True
+@pytest.mark.parametrize(
+    ("moment", "train_freq"), [("_on_rollout_start", 1), ("_on_step", 8), ("_on_rollout_end", 1), ("train", 8)]
+)
+def test_what_is_changed_while_learning_is_noticed(change, moment, train_freq):
+    def changes(model):
+        if model.num_timesteps >= 50 and not done:
+            done.append(True)
+            torch.manual_seed(5)
+            change(model)
+        return True
 
+    class Changes(BaseCallback):
         def _on_step(self):
             return True
 
-    setattr(Changes, moment, Changes.change)
-    models = pair(steps=20, learning_starts=40)
+    setattr(Changes, moment, lambda callback: changes(callback.model))
+    models = pair(steps=20, learning_starts=40, train_freq=train_freq)
     for model in models:
+        done = []
         torch.manual_seed(1)
         np.random.seed(1)
-        model.learn(60, callback=Changes(), reset_num_timesteps=False)
-    assert_same(models, atol=1e-4)
-    actions = [model.replay_buffer.actions[:80] for model in models]
-    np.testing.assert_allclose(actions[1], actions[0], atol=1e-4)
+        if moment == "train":  # as a subclass would
+            train = model.train
+            model.train = lambda *arguments, train=train, model=model, **named: (
+                train(*arguments, **named),
+                changes(model),
+            )
+        model.learn(70, callback=Changes(), reset_num_timesteps=False)
+        assert done
+    theirs, ours = (model.replay_buffer.actions[:90] for model in models)
+    np.testing.assert_allclose(ours, theirs, atol=1e-4)
+    weights = [model.policy.state_dict() for model in models]
+    for name in weights[0]:
+        torch.testing.assert_close(weights[1][name], weights[0][name], rtol=1e-4, atol=1e-4)
 
 
 ACTING = {
@@ -246,20 +294,27 @@ ACTING = {
     },
     "tanh": {"env": with_ends, "policy_kwargs": {**NET, "activation_fn": torch.nn.Tanh}},
     "normalised": {"env": lambda: VecNormalize(DummyVecEnv([lambda: gym.make("Pendulum-v1")]))},
+    "noise": {"action_noise": NormalActionNoise(np.zeros(1), np.full(1, 0.3))},
 }
 
 
-@pytest.mark.parametrize("case", ACTING.values(), ids=ACTING.keys())
-def test_acting_equals_sb3s(case):
-    models = pair(steps=4, **case)
+@pytest.mark.parametrize("spread", [0.0, 30.0], ids=["", "clipped"])
+@pytest.mark.parametrize("name", ACTING)
+def test_acting_equals_sb3s(name, spread):
+    models = pair(steps=4, **ACTING[name])
     for model in models:
+        with torch.no_grad():
+            model.actor.log_std.bias += spread
         torch.manual_seed(3)
+        np.random.seed(3)
         model.learning_starts, model.gradient_steps = 0, 0
         model.learn(60, reset_num_timesteps=False)
     theirs, ours = (model.replay_buffer for model in models)
-    assert len(np.unique(theirs.actions[: theirs.pos])) > 60
-    for name in ("actions", "observations", "rewards"):
-        np.testing.assert_allclose(getattr(ours, name), getattr(theirs, name), atol=1e-4)
+    assert len(np.unique(theirs.actions[: theirs.pos])) > (50 if spread == 0 else 20)
+    for field in ("actions", "observations", "rewards"):
+        np.testing.assert_allclose(getattr(ours, field), getattr(theirs, field), atol=1e-4)
+    kernels = {"torch": torch_kernels, "noise": None}.get(name, numpy_kernels)
+    assert (None if kernels is None else models[1]._acting.parts[-1]) is kernels
 
 
 @pytest.mark.parametrize("owner", ["policy", "model"])
@@ -272,6 +327,31 @@ def test_a_way_to_act_of_the_users_own_is_kept(owner):
     model = cls(policy, "Pendulum-v1", policy_kwargs=NET, learning_starts=4, batch_size=8, device="cpu").learn(12)
     assert (model.replay_buffer.actions[5:12] == 0.25).all()
     assert covered_parts(model) is not None
+
+
+def test_nan_is_refused_as_sb3_refuses_it():
+    class Nan(gym.Wrapper):
+        def step(self, action):
+            obs, _, *rest = self.env.step(action)
+            return obs, float("nan"), *rest
+
+    for cls in (stable_baselines3.SAC, SAC):
+        model = cls("MlpPolicy", Nan(gym.make("Pendulum-v1")), policy_kwargs=NET, learning_starts=4, device="cpu")
+        with pytest.raises(ValueError, match="nan"):
+            model.learn(20)
+
+
+def test_a_copy_goes_on_by_itself_and_no_update_is_sb3s():
+    model = pair()[1]
+    model.train(1, 32)
+    other = copy.deepcopy(model)
+    train_both([model, other], 2)
+    assert_same([model, other], atol=0)
+    assert other._update.model is other
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the mean of no losses
+        model.train(0, 32)
+    assert model._n_updates == 3
 
 
 def test_a_saved_model_goes_on_as_one_that_was_not(tmp_path):
@@ -321,16 +401,3 @@ def test_replayed_updates_on_a_gpu_equal_launched_ones(case, cuda):
     assert_same(models, atol=1e-5)
     recorded = [model.logger.name_to_value.get("train/graph_seconds", 0.0) for model in models]
     assert recorded[0] == 0.0 < recorded[1]
-
-
-def test_an_error_amid_a_step_leaves_the_policy_as_it_was():
-    def fail(model_locals, _globals):
-        if model_locals["self"].num_timesteps > 60:
-            assert "set_training_mode" in vars(model_locals["self"].policy)
-            raise RuntimeError("stop here")
-        return True
-
-    model = SAC("MlpPolicy", "Pendulum-v1", learning_starts=50, policy_kwargs={"net_arch": [8]}, device="cpu")
-    with pytest.raises(RuntimeError, match="stop here"):
-        model.learn(100, callback=fail)
-    assert "set_training_mode" not in vars(model.policy)
