@@ -75,7 +75,7 @@ class SAC(stable_baselines3.SAC):
             return super()._sample_action(learning_starts, action_noise, n_envs)
         if self._acting is None or self._acting.parts != parts:
             self._acting = _SquashedGaussian(*parts)
-        self._acting.prepare()
+        self._acting.prepare(backward=False)
         assert isinstance(self._last_obs, np.ndarray)
         scaled = self._acting.act(self._last_obs).reshape(-1, *self.action_space.shape)  # type: ignore[misc]
         return self.policy.unscale_action(scaled), scaled
@@ -225,10 +225,10 @@ class _SquashedGaussian:
         self._heads = [MLP(*head, kernels=kernels) for head in (mean, log_std)]
         self._kernels = kernels
 
-    def prepare(self) -> None:
-        """Begin a stretch of calls: look parameters and gradients up anew, which may have moved."""
+    def prepare(self, *, backward: bool = True) -> None:
+        """As `MLP.prepare`."""
         for network in (self._trunk, *self._heads):
-            network.prepare()
+            network.prepare(backward=backward)
 
     @torch.no_grad()
     def act(self, obs: np.ndarray) -> np.ndarray:

@@ -44,11 +44,11 @@ class MLP:
         self.device: torch.device | None = None
         self.prepare()
 
-    def prepare(self) -> None:
-        """Begin a stretch of calls: look parameters and gradients up anew, which may have moved."""
+    def prepare(self, *, backward: bool = True) -> None:
+        """Begin a stretch of calls: look parameters up anew, which may have moved, and for `backward` their gradients."""
         array, pairs = self.kernels.array, [parameters_of([layer]) for layer in self.layers]
         self.weights = [(array(weight), array(bias)) for weight, bias in pairs]
-        grads = [(weight.grad, bias.grad) for weight, bias in pairs]
+        grads = [(weight.grad, bias.grad) for weight, bias in pairs] if backward else []
         self.gradients = [(None, None) if w is None or b is None else (array(w), array(b)) for w, b in grads]
         device = pairs[0][0].device
         if device != self.device:
