@@ -45,7 +45,7 @@ class MLP:
         self.prepare()
 
     def prepare(self, *, backward: bool = True) -> None:
-        """Begin a stretch of calls: look parameters up anew, which may have moved, and for `backward` their gradients."""
+        """Begin a stretch of calls: look up anew parameters, which may have moved, and for `backward` gradients."""
         array, pairs = self.kernels.array, [parameters_of([layer]) for layer in self.layers]
         self.weights = [(array(weight), array(bias)) for weight, bias in pairs]
         grads = [(weight.grad, bias.grad) for weight, bias in pairs] if backward else []
