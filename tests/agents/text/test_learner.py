@@ -117,6 +117,21 @@ def test_pairs_are_written_by_whom_the_caller_names():
             ask_pairs(learner, 20, torch.Generator().manual_seed(0), writer=writer)
 
 
+@pytest.mark.parametrize(
+    ("make", "error", "words"),
+    [
+        (lambda learner: learner, TypeError, "writer is a Noted, expected a LanguageModel: it has no logprobs"),
+        (lambda _: Decoder(4, 6, layers=1, width=16, heads=2, eos=2, pad=2), ValueError, "writer has eos=2, pad=2"),
+        (lambda _: Decoder(9, 6, layers=1, width=16, heads=2), ValueError, "writer has vocab_size=9, expected"),
+    ],
+)
+def test_a_writer_of_another_language_is_refused_before_anything_is_asked(make, error, words):
+    learner = Noted(Tabular.of(LANGUAGE, seed=0), envs(), device="cpu")
+    with pytest.raises(error, match=words):
+        ask_pairs(learner, 20, torch.Generator().manual_seed(0), writer=make(learner))
+    assert prefenvs.feedback(learner.envs).asked == 0
+
+
 def test_a_reward_model_names_what_keeps_its_answers(monkeypatch):
     class Flipped(TextPreferences):
         """Takes every answer for its contrary."""
