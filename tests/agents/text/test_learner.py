@@ -216,6 +216,38 @@ def test_what_cannot_keep_answers_is_refused_before_anything_is_asked(make, word
     assert prefenvs.feedback(asked).asked == 0
 
 
+@pytest.mark.parametrize("again", ["load_state", "load", "load with them"])
+def test_pairs_of_later_rounds_outlive_those_that_were_given(again, tmp_path):
+    config = DirectConfig(learning_rate=1e-2, batch_size=12)
+    asked = Noted(Tabular.of(LANGUAGE, seed=0), envs(), device="cpu")
+    pairs, others = (
+        PreferencePairs.of(*ask_pairs(asked, 24, torch.Generator().manual_seed(seed)), LANGUAGE) for seed in (0, 1)
+    )
+
+    def made(pairs):
+        return Rounds(Tabular.of(LANGUAGE, seed=0), envs(), pairs=pairs, config=config, device="cpu")
+
+    def loaded(pairs):
+        if again == "load_state":
+            learner = made(pairs)
+            learner.load_state(first.state())
+            return learner
+        given = {} if again == "load" else {"pairs": pairs}
+        return Rounds.load(tmp_path / "it", envs(), policy=Tabular.of(LANGUAGE, seed=1), device="cpu", **given)
+
+    first = made(pairs).learn(60)
+    first.save(tmp_path / "it")
+    resumed = loaded(pairs)
+    assert first.round == 1 and not torch.equal(first.pairs.chosen, pairs.chosen)
+    for name, tensor in vars(first.pairs).items():
+        assert tensor is getattr(resumed.pairs, name) is None or torch.equal(getattr(resumed.pairs, name), tensor)
+    for model in (first, resumed):
+        model.learn(36, reset_num_timesteps=False)
+    torch.testing.assert_close(resumed.policy.state_dict(), first.policy.state_dict(), rtol=0, atol=0)
+    if again != "load":
+        assert torch.equal(loaded(others).pairs.chosen, others.chosen)
+
+
 def test_a_learner_that_asks_in_rounds_learns_from_each_and_goes_on_after_loading(tmp_path):
     config = DirectConfig(learning_rate=1e-2, batch_size=12)
     learner = Rounds(Tabular.of(LANGUAGE, seed=0), envs(budget=100), config=config, device="cpu").learn(48)
