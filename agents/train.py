@@ -197,8 +197,9 @@ def train_side_by_side(
 
 
 def train_job(folder: Path, run: Mapping[str, Any], clips: int) -> Table:
-    """`train` as a job for `prefenvs.runs`: the result as a table of one row."""
-    return [train(Run.from_description(run), folder, clips=clips)]
+    """`train` as a job for `prefenvs.runs`: the result as a table of one row, less what a row cannot hold."""
+    result = train(Run.from_description(run), folder, clips=clips)
+    return [{name: value for name, value in result.items() if not isinstance(value, dict)}]
 
 
 def check_names(run: Run) -> None:

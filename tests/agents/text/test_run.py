@@ -14,7 +14,7 @@ from prefenvs.agents.preset_choice import default_agent, default_preset
 from prefenvs.agents.presets import PRESETS
 from prefenvs.agents.text.direct import DirectAlignment
 from prefenvs.agents.text.learner import TextLearner
-from prefenvs.agents.train import Run, read_config, train
+from prefenvs.agents.train import Run, read_config, train, train_side_by_side
 from prefenvs.cli import main
 from prefenvs.labelling.store import PAYLOAD_BYTES
 from prefenvs.report.read import group_arms, read_run
@@ -174,6 +174,15 @@ def test_what_does_not_fit_is_refused(arguments, words, capsys, tmp_path):
     assert stopped.value.code == 2
     assert words in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+def test_several_seeds_are_trained_side_by_side(tmp_path):
+    run = small("dpo", total_steps=64)
+    outcome = train_side_by_side({"seed-3": run, "seed-4": dataclasses.replace(run, seed=4)}, tmp_path, workers=2)
+    assert not outcome.failures
+    for name, [row] in outcome.tables.items():
+        result = json.loads((tmp_path / name / "result.json").read_text())
+        assert row == {key: value for key, value in result.items() if key not in ("before", "after")}
 
 
 def test_text_is_grpo_s_unless_another_is_named():
