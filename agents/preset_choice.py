@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 import gymnasium as gym
@@ -11,6 +11,7 @@ import gymnasium as gym
 from prefenvs.agents import AGENTS
 from prefenvs.agents.presets import PRESETS, TEXT_AGENTS, Preset, text_preset
 from prefenvs.agents.text.direct import GIVEN, DirectAlignment
+from prefenvs.agents.text.learner import TextLearner
 from prefenvs.agents.text.losses import PAIR_LOSSES
 from prefenvs.agents.text.pair_logps import READS
 from prefenvs.error import unknown_name
@@ -101,7 +102,18 @@ def agent_class(agent: str) -> Any:
 
 
 def default_preset(task: str, agent: str) -> Preset:
-    """The small-machine preset of a task if there is one, else settings of the nearest kind with that task's name."""
+    """The small-machine preset of a task if there is one, else settings of the nearest kind with that task's name.
+
+    A learner of text of one's own has those of the agent that it derives from, or else GRPO's, as far as its config
+    knows them.
+    """
+    cls = agent_class(agent)
+    if issubclass(cls, TextLearner) and agent not in TEXT_AGENTS:
+        kinds = {agent_class(name): name for name in TEXT_AGENTS}
+        like = default_preset(task, next((kinds[base] for base in cls.__mro__ if base in kinds), "grpo"))
+        known = {field.name for field in fields(cls.config_class)}
+        settings = {name: value for name, value in like.algorithm.items() if name in known}
+        return replace(like, agent=agent, algorithm=settings)
     text = agent in TEXT_AGENTS
     base = agent if text else "pebble" if agent in _OFF_POLICY else "prefppo"
     for preset in PRESETS.values():

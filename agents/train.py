@@ -192,13 +192,32 @@ def train_side_by_side(
     for name, run in runs.items():
         open_folder(run, folder / name, command)
     place = f"{train_job.__module__}:{train_job.__name__}"
-    plan = [Job(name, place, {"run": run.describe(), "clips": clips}) for name, run in runs.items()]
+    plan = [
+        Job(name, place, {"run": run.describe(), "clips": clips, **_own_class(run.preset.agent)})
+        for name, run in runs.items()
+    ]
     return execute(plan, folder, workers=workers, progress=progress)
 
 
-def train_job(folder: Path, run: Mapping[str, Any], clips: int) -> Table:
-    """`train` as a job for `prefenvs.runs`: the result as a table of one row."""
-    return [train(Run.from_description(run), folder, clips=clips)]
+def _own_class(agent: str) -> dict[str, str]:
+    """Where the class of an agent of one's own is, which another process does not know; empty for another agent."""
+    place = AGENTS.get(agent, "prefenvs.")
+    return {} if place.startswith("prefenvs.") else {"own_class": place}
+
+
+def train_job(folder: Path, run: Mapping[str, Any], clips: int, own_class: str | None = None) -> Table:
+    """`train` as a job for `prefenvs.runs`: the result as a table of one row, less what a row cannot hold.
+
+    Args:
+        folder: see `train`.
+        run: as `Run.describe` gives it.
+        clips: see `train`.
+        own_class: `module:class` of the run's agent, where it is one of one's own.
+    """
+    if own_class is not None:
+        AGENTS[run["agent"]] = own_class
+    result = train(Run.from_description(run), folder, clips=clips)
+    return [{name: value for name, value in result.items() if not isinstance(value, dict)}]
 
 
 def check_names(run: Run) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -100,7 +101,7 @@ class DirectAlignment(TextLearner):
         if reward is not None:
             need_score(reward)
         self.reward, self.guide, self.pairs = reward, guide, pairs
-        self._pairs_given = pairs is not None
+        self._given, self._given_digest = pairs, _digest(pairs)
         self.reward_is_learned = False
         """Whether `reward` was learned from the teacher, and so is part of the state."""
         super().__init__(policy, env, config=config, **learner)
@@ -247,20 +248,29 @@ class DirectAlignment(TextLearner):
         }
         named = {f"{part}/{name}": array for part, arrays in parts.items() for name, array in arrays.items()}
         facts = {"kept": self._kept.cpu().numpy(), "order": self._order.numpy(), "prepared": np.array(self._prepared)}
-        return {**facts, **named}
+        return {**facts, "given": self._given_digest, **named}
 
     def load_own_state(self, state: Arrays) -> None:
-        """Put back what `own_state` gave; pairs that were given again take the place of the saved ones."""
+        """Put back what `own_state` gave; other pairs than it was given take the place of the saved ones."""
         if "reward" not in self.unsaved_arguments() and (reward := under("reward", state)):
             self.reward = restored_reward_model(self.trunk, self.preferences, reward)
             self.reward_is_learned = True
         saved = under("pairs", state)
-        if self._pairs_given:  # others than the saved ones, perhaps
-            self._prepared = False
-            self.prepare()
-        elif saved:  # so that nothing is asked again
+        if self._given is not None and not np.array_equal(self._given_digest, state.get("given", ())):
+            self.set_pairs(self._given, torch.Generator().manual_seed(self.seed + 1))
+            self._prepared = self._prepared or bool(state["prepared"])
+        elif saved:  # so that nothing is asked again; in later rounds they are others than were given
             tensors = {name: torch.as_tensor(np.array(array)) for name, array in saved.items()}
             self.pairs, self._prepared = PreferencePairs(**tensors).to(self.device), bool(state["prepared"])
         self._kept = torch.as_tensor(state["kept"], device=self.device)
         same = self.pairs is not None and bool(saved) and len(saved["weight"]) == len(self.pairs)
         self._order = torch.as_tensor(np.array(state["order"])) if same else torch.zeros(0, dtype=torch.int64)
+
+
+def _digest(pairs: PreferencePairs | None) -> np.ndarray:
+    """(32,) uint8 that tell pairs which were given from others; (0,) for none."""
+    if pairs is None:
+        return np.zeros(0, np.uint8)
+    named = {name: tensor.cpu().numpy() for name, tensor in vars(pairs).items() if tensor is not None}
+    parts = (f"{name} {array.dtype} {array.shape}".encode() + array.tobytes() for name, array in named.items())
+    return np.frombuffer(hashlib.sha256(b"".join(parts)).digest(), np.uint8)

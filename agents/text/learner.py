@@ -105,7 +105,7 @@ class TextLearner:
         if isinstance(policy, str) and policy != "decoder":
             raise ValueError(f"policy={policy!r} is not known. Expected 'decoder' or a LanguageModel.")
         model = pretrain(self.language, seed=seed, **self.policy_kwargs) if isinstance(policy, str) else policy
-        _check_policy(model, self.language)
+        check_language_model("policy", model, self.language)
         self.policy: Any = model.to(self.device)
         self.reference: Any = lean_copy(model).requires_grad_(False)
         """The policy at the beginning, which stays."""
@@ -428,20 +428,30 @@ def _schedule(rate: float | str) -> tuple[float, bool]:
     return found, falls
 
 
-def _check_policy(model: Any, language: Language) -> None:
-    """Refuse a model that cannot write and score the task's language, before anything is asked."""
+def check_language_model(argument: str, model: Any, language: Language) -> None:
+    """Refuse a model that cannot write and score the task's language, before anything is asked.
+
+    Args:
+        argument: that the model was given as.
+        model: to check.
+        language: of the task.
+
+    Raises:
+        TypeError: if it is no LanguageModel.
+        ValueError: if its end, padding or number of tokens is not the language's.
+    """
     facts = {name: getattr(language, name) for name in ("eos", "pad", "vocab_size")}
     made = f"TransformersModel(model, {', '.join(f'{name}={value}' for name, value in facts.items())})"
     lacks = [name for name in ("sample", "logprobs", *facts) if not hasattr(model, name)]
     if lacks:
         raise TypeError(
-            f"policy is a {type(model).__name__}, expected a LanguageModel: it has no {', '.join(lacks)}. A causal "
+            f"{argument} is a {type(model).__name__}, expected a LanguageModel: it has no {', '.join(lacks)}. A causal "
             f"language model of transformers becomes one by {made}."
         )
     other = [name for name, value in facts.items() if getattr(model, name) != value]
     if other:
         raise ValueError(
-            f"policy has {', '.join(f'{name}={getattr(model, name)}' for name in other)}, expected "
+            f"{argument} has {', '.join(f'{name}={getattr(model, name)}' for name in other)}, expected "
             f"{', '.join(f'{name}={facts[name]}' for name in other)} as the task's language has. Make it with these, "
             f"for a model of transformers by {made}."
         )

@@ -252,6 +252,10 @@ class OnlineLearner(TextLearner):
             answered = ask_pairs(self, self.preferences.queries, rng)
             self.reward, self.report = learn_reward(self.trunk, *answered, self.preferences, rng)
             self.reward_is_learned = True
+        self._take_reward()
+
+    def _take_reward(self) -> None:
+        """Make of the reward the one to learn from."""
         self.transformed = self._transformed(torch.Generator().manual_seed(self.seed + 2))
         if self.config.transform in OF_STEPS:
             model: Any = self.reward
@@ -369,17 +373,18 @@ class OnlineLearner(TextLearner):
             "reward": module_state(model) if self.reward_is_learned else {},
         }
         named = {f"{part}/{name}": array for part, arrays in parts.items() for name, array in arrays.items()}
-        return {"beta": np.array(self.beta), **named}
+        return {"beta": np.array(self.beta), "prepared": np.array(self._prepared), **named}
 
     def load_own_state(self, state: Arrays) -> None:
-        """Put back what `own_state` gave; the reward to learn from is made of it again."""
+        """Put back what `own_state` gave; the reward to learn from is made of it again, and nothing is asked."""
         self.beta = float(state["beta"])
         if "reward" not in self.unsaved_arguments() and (reward := under("reward", state)):
             self.reward = restored_reward_model(self.trunk, self.preferences, reward)
             self.reward_is_learned = True
-        self._prepared = False  # so that references are scored by this reward; nothing is asked again
-        if self.reward is not None or self.sees_true_reward:
-            self.prepare()
+        there = self.reward is not None or self.sees_true_reward
+        if there:
+            self._take_reward()  # its references are scored by this reward
+        self._prepared = there and (self._prepared or bool(state.get("prepared", True)))  # earlier files do not say it
         if self.transformed is not None and (running := under("running", state)):
             tensors = {name: torch.as_tensor(np.array(array), device=self.device) for name, array in running.items()}
             self.transformed.running = RunningRewards(**tensors)

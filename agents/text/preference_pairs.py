@@ -4,20 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 import prefenvs
+from prefenvs.agents.text.learner import TextLearner, check_language_model
 from prefenvs.error import BudgetSpent
 from prefenvs.queries import pairs_within, queries_to_ask
 from prefenvs.segments import Label, Query
 from prefenvs.tasks.text.language import Language, prompts_and_completions, shared_prompts
-
-if TYPE_CHECKING:
-    from prefenvs.agents.text.learner import TextLearner
 
 WITHOUT_BUDGET = 1000
 """Pairs that are asked about where neither the config nor a budget says how many."""
@@ -124,10 +122,14 @@ def ask_pairs(
     Raises:
         BudgetSpent: if nothing may be asked.
         EvaluationOnly: at the evaluation door.
-        ValueError: for no queries, and if the writer hardly ever writes two different completions of a prompt.
+        TypeError: for a writer that is no LanguageModel.
+        ValueError: for no queries, a writer with another end, padding or number of tokens than the task's language, and
+            if the writer hardly ever writes two different completions of a prompt.
     """
     if queries is not None and queries < 1:
         raise ValueError(f"queries={queries}, expected 1 or more. Nothing was asked.")
+    if writer is not None:
+        check_language_model("writer", writer, learner.language)
     feedback = prefenvs.feedback(learner.envs)
     queries = queries_to_ask(queries, feedback.remaining, WITHOUT_BUDGET)
     if not queries:

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from prefenvs.agents.checkpoint import Arrays, load_module
 from prefenvs.agents.reward_models import FitReport, fit
-from prefenvs.agents.reward_models.text import TEXT_REWARD_MODELS, TextModel
+from prefenvs.agents.reward_models.text import TEXT_REWARD_MODELS, TextModel, TextPreferences
+from prefenvs.agents.reward_models.training import AnsweredQueries
 from prefenvs.agents.text.options import above, at_least, check_options
 from prefenvs.error import unknown_name
 from prefenvs.segments import Label, Query
@@ -90,6 +91,12 @@ def new_reward_model(reference: Any, config: TextPreferenceConfig, rng: torch.Ge
     return TEXT_REWARD_MODELS[config.reward_model](reference, rng=rng, **config.reward_options)
 
 
+def new_answers(model: Any) -> AnsweredQueries:
+    """What keeps the answers that `model` is fitted to: its `data_class`, TextPreferences where it names none."""
+    make = getattr(type(model), "data_class", TextPreferences)  # off the class, which binds no function to the model
+    return vars(model).get("data_class", make)()
+
+
 def restored_reward_model(reference: Any, config: TextPreferenceConfig, state: Arrays) -> TextModel:
     """The reward model that was learned, from its `module_state`.
 
@@ -105,7 +112,7 @@ def untrained_reward_model(reference: Any, config: TextPreferenceConfig) -> Text
     """The reward model that would be learned, to see before anything is asked that it can be.
 
     Raises:
-        ValueError: if it cannot be made, or reads more of an answer than there is.
+        ValueError: if it or what keeps its answers cannot be made, or it reads more of an answer than there is.
     """
     try:
         model = new_reward_model(reference, config, torch.Generator())
@@ -114,6 +121,18 @@ def untrained_reward_model(reference: Any, config: TextPreferenceConfig) -> Text
             f"reward_model={config.reward_model!r} cannot be made with reward_options={dict(config.reward_options)!r}: "
             f"{error} Nothing was asked."
         ) from error
+    try:
+        kept: Any = new_answers(model)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"data_class of reward_model={config.reward_model!r} cannot be called without arguments: {error} "
+            "Nothing was asked."
+        ) from error
+    if not isinstance(kept, AnsweredQueries):
+        raise ValueError(
+            f"data_class of reward_model={config.reward_model!r} makes a {type(kept).__name__}, expected "
+            "AnsweredQueries. Nothing was asked."
+        )
     if getattr(model, "margin", 0):
         raise ValueError(
             f"reward_options={dict(config.reward_options)!r}: a margin is for each unit of label.strength, and answers "
@@ -144,7 +163,7 @@ def learn_reward(
         ValueError: if no question was answered.
     """
     model = new_reward_model(reference, config, rng)
-    data = model.data_class()
+    data = new_answers(model)
     data.add(model, query, label)
     optimizer = torch.optim.Adam(model.parameters(), lr=config.learning_rate)
     settings: dict[str, Any] = {

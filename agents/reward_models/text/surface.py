@@ -39,7 +39,7 @@ class TextModel(nn.Module):
     free_level = False
     """Whether training leaves the level of the reward free, so that a fit has to settle it."""
     data_class: Callable[[], AnsweredQueries] = TextPreferences
-    """What keeps the answers that a learner fits it to."""
+    """What makes, without arguments, what keeps the answers that a learner fits it to."""
 
     def __init__(self, model: Any, *, margin: float = 0.0) -> None:
         """Take end and padding from a language model.

@@ -1,5 +1,7 @@
 """Learners of one's own are made of public hooks, called in a stated order."""
 
+import functools
+
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ import prefenvs
 from prefenvs import Label
 from prefenvs.agents.reward_models.text import TEXT_REWARD_MODELS, BradleyTerryReward, TextPreferences
 from prefenvs.agents.text.direct import DirectAlignment, DirectConfig
+from prefenvs.agents.text.grpo import GRPO
 from prefenvs.agents.text.learner import TextLearner
 from prefenvs.agents.text.preference_pairs import PreferencePairs, ask_pairs
 from prefenvs.agents.text.rewards import TextPreferenceConfig, learn_reward
@@ -117,6 +120,21 @@ def test_pairs_are_written_by_whom_the_caller_names():
             ask_pairs(learner, 20, torch.Generator().manual_seed(0), writer=writer)
 
 
+@pytest.mark.parametrize(
+    ("make", "error", "words"),
+    [
+        (lambda learner: learner, TypeError, "writer is a Noted, expected a LanguageModel: it has no logprobs"),
+        (lambda _: Decoder(4, 6, layers=1, width=16, heads=2, eos=2, pad=2), ValueError, "writer has eos=2, pad=2"),
+        (lambda _: Decoder(9, 6, layers=1, width=16, heads=2), ValueError, "writer has vocab_size=9, expected"),
+    ],
+)
+def test_a_writer_of_another_language_is_refused_before_anything_is_asked(make, error, words):
+    learner = Noted(Tabular.of(LANGUAGE, seed=0), envs(), device="cpu")
+    with pytest.raises(error, match=words):
+        ask_pairs(learner, 20, torch.Generator().manual_seed(0), writer=make(learner))
+    assert prefenvs.feedback(learner.envs).asked == 0
+
+
 def test_a_reward_model_names_what_keeps_its_answers(monkeypatch):
     class Flipped(TextPreferences):
         """Takes every answer for its contrary."""
@@ -139,6 +157,95 @@ def test_a_reward_model_names_what_keeps_its_answers(monkeypatch):
         for name, answers in (("contrary", label), ("bradley_terry", flipped))
     ]
     torch.testing.assert_close(*(model.state_dict() for model in models), rtol=0, atol=0)
+
+
+class Alike(torch.nn.Module):
+    """Bradley-Terry as a model that is no TextModel, and says nothing of what keeps its answers."""
+
+    supports = frozenset({"score"})
+    orders, free_level = 1, False
+
+    def __init__(self, model, *, rng):
+        super().__init__()
+        self.inner = BradleyTerryReward(model, rng=rng)
+        self.pad, self.trained = self.inner.pad, self.inner.trained
+        self.texts, self.score = self.inner.texts, self.inner.score
+        self.choice, self.strength = self.inner.choice, self.inner.strength
+        self.mask, self.losses = self.inner.mask, self.inner.losses
+
+
+def keeping(data_class):
+    return type("Keeping", (BradleyTerryReward,), {"data_class": data_class})
+
+
+def fitted(monkeypatch, model, **settings):
+    monkeypatch.setitem(TEXT_REWARD_MODELS, "mine", model)
+    preferences = TextPreferenceConfig(queries=40, reward_model="mine", epochs=1)
+    learner = GRPO(Decoder(4, 12, layers=1, width=16, heads=2), preferences=preferences, device="cpu", **settings)
+    return learner.learn(32).report
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: TextPreferences(None),
+        functools.partial(TextPreferences, None),
+        staticmethod(lambda: TextPreferences(None)),
+    ],
+)
+def test_any_callable_may_make_what_keeps_the_answers(make, monkeypatch):
+    assert np.isnan(fitted(monkeypatch, keeping(make), env=envs()).held_out_accuracy)
+
+
+def test_a_model_that_names_no_keeper_of_answers_gets_the_usual_one(monkeypatch):
+    assert fitted(monkeypatch, Alike, env=envs()).held_out_accuracy >= 0
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda room: TextPreferences(room), r"data_class of reward_model='mine' cannot be called without arguments"),
+        (TextPreferences(), "cannot be called without arguments: .*not callable"),
+        (dict, "makes a dict, expected AnsweredQueries"),
+    ],
+)
+def test_what_cannot_keep_answers_is_refused_before_anything_is_asked(make, words, monkeypatch):
+    asked = envs()
+    with pytest.raises(ValueError, match=f"{words}.*Nothing was asked"):
+        fitted(monkeypatch, keeping(make), env=asked)
+    assert prefenvs.feedback(asked).asked == 0
+
+
+@pytest.mark.parametrize("again", ["load_state", "load", "load with them"])
+def test_pairs_of_later_rounds_outlive_those_that_were_given(again, tmp_path):
+    config = DirectConfig(learning_rate=1e-2, batch_size=12)
+    asked = Noted(Tabular.of(LANGUAGE, seed=0), envs(), device="cpu")
+    pairs, others = (
+        PreferencePairs.of(*ask_pairs(asked, 24, torch.Generator().manual_seed(seed)), LANGUAGE) for seed in (0, 1)
+    )
+
+    def made(pairs):
+        return Rounds(Tabular.of(LANGUAGE, seed=0), envs(), pairs=pairs, config=config, device="cpu")
+
+    def loaded(pairs):
+        if again == "load_state":
+            learner = made(pairs)
+            learner.load_state(first.state())
+            return learner
+        given = {} if again == "load" else {"pairs": pairs}
+        return Rounds.load(tmp_path / "it", envs(), policy=Tabular.of(LANGUAGE, seed=1), device="cpu", **given)
+
+    first = made(pairs).learn(60)
+    first.save(tmp_path / "it")
+    resumed = loaded(pairs)
+    assert first.round == 1 and not torch.equal(first.pairs.chosen, pairs.chosen)
+    for name, tensor in vars(first.pairs).items():
+        assert tensor is getattr(resumed.pairs, name) is None or torch.equal(getattr(resumed.pairs, name), tensor)
+    for model in (first, resumed):
+        model.learn(36, reset_num_timesteps=False)
+    torch.testing.assert_close(resumed.policy.state_dict(), first.policy.state_dict(), rtol=0, atol=0)
+    if again != "load":
+        assert torch.equal(loaded(others).pairs.chosen, others.chosen)
 
 
 def test_a_learner_that_asks_in_rounds_learns_from_each_and_goes_on_after_loading(tmp_path):

@@ -495,3 +495,27 @@ def test_settings_out_of_range_are_refused(config_class, settings, words):
 def test_no_questions_cannot_be_asked(queries):
     with pytest.raises(ValueError, match=f"queries={queries}, expected 1 or more"):
         ask_pairs(made(RLOO), queries, torch.Generator())
+
+
+class AsksMore(GRPO):
+    """Asks questions of its own, too, before the first iteration."""
+
+    def begin(self):
+        ask_pairs(self, 20, torch.Generator().manual_seed(self.seed + 50))
+        super().begin()
+
+
+@pytest.mark.parametrize("given", [reward, None])
+def test_a_loaded_learner_begins_only_where_it_had_not_begun(given, tmp_path):
+    ask = {"preferences": TextPreferenceConfig(20, epochs=1), "num_envs": 32}
+    unbroken, first = (made(AsksMore, decoder(), reward=given, **ask) for _ in range(2))
+    again = {} if given is None else {"reward": given}
+    for steps, asked in ((0, 20 if given else 40), (32, 0)):
+        if steps:
+            first.learn(steps)
+        first.save(tmp_path / "it")
+        loaded = AsksMore.load(tmp_path / "it", envs(), device="cpu", **again)
+        assert prefenvs.feedback(loaded.envs).asked == 0
+        loaded.learn(64 - steps, reset_num_timesteps=False)
+        assert prefenvs.feedback(loaded.envs).asked == asked
+    assert same(loaded, unbroken.learn(64))

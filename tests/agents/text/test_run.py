@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import json
 import sqlite3
+import sys
 import zipfile
 
 import gymnasium as gym
@@ -14,7 +15,7 @@ from prefenvs.agents.preset_choice import default_agent, default_preset
 from prefenvs.agents.presets import PRESETS
 from prefenvs.agents.text.direct import DirectAlignment
 from prefenvs.agents.text.learner import TextLearner
-from prefenvs.agents.train import Run, read_config, train
+from prefenvs.agents.train import Run, read_config, train, train_side_by_side
 from prefenvs.cli import main
 from prefenvs.labelling.store import PAYLOAD_BYTES
 from prefenvs.report.read import group_arms, read_run
@@ -174,6 +175,54 @@ def test_what_does_not_fit_is_refused(arguments, words, capsys, tmp_path):
     assert stopped.value.code == 2
     assert words in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+def test_several_seeds_are_trained_side_by_side(tmp_path):
+    run = small("dpo", total_steps=64)
+    outcome = train_side_by_side({"seed-3": run, "seed-4": dataclasses.replace(run, seed=4)}, tmp_path, workers=2)
+    assert not outcome.failures
+    for name, [row] in outcome.tables.items():
+        result = json.loads((tmp_path / name / "result.json").read_text())
+        assert row == {key: value for key, value in result.items() if key not in ("before", "after")}
+
+
+OWN = """
+from prefenvs.agents import AGENTS
+from prefenvs.agents.text.online import OnlineLearner
+
+AGENTS["reinforce"] = f"{__name__}:Reinforce"
+
+
+class Reinforce(OnlineLearner):
+    def targets(self, experience):
+        return {"advantages": experience.sequence_rewards(self.beta)}
+
+    def minibatch_loss(self, batch, logps):
+        return -(batch.targets["advantages"] * logps.sum(-1)).mean()
+"""
+
+
+@pytest.mark.parametrize("several", [(), ("--seeds", "2", "--jobs", "2")])
+def test_a_learner_of_one_s_own_runs_by_its_name(several, tmp_path, monkeypatch, capsys):
+    (tmp_path / "my_reinforce.py").write_text(OWN)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(AGENTS, "reinforce", "")  # so that what the module sets is undone
+    monkeypatch.delitem(AGENTS, "reinforce")
+    monkeypatch.delitem(sys.modules, "my_reinforce", raising=False)
+    monkeypatch.setitem(PRESETS, "text-enum-grpo", small("grpo").preset)
+    given = ["--env", "my_reinforce:prefenvs/TextEnum-v0", "--agent", "reinforce", "--out", str(tmp_path / "run")]
+    with pytest.raises(SystemExit) as stopped:
+        main(["train", *given, *several, "--device", "cpu"])
+    assert stopped.value.code == 0, capsys.readouterr().err
+    for folder in (tmp_path / "run" / "seed-0", tmp_path / "run" / "seed-1") if several else (tmp_path / "run",):
+        assert read_config(folder)["preset"]["algorithm"] == {"learning_rate": "lin_2e-3", "beta": 0.1, "group": 8}
+        assert json.loads((folder / "result.json").read_text())["agent"] == "reinforce"
+
+
+def test_a_learner_of_one_s_own_has_the_settings_of_that_which_it_derives_from(monkeypatch):
+    monkeypatch.setitem(AGENTS, "rounds", f"{Rounds.__module__}:Rounds")
+    for task in ("TextEnum", "TextSentiment"):
+        assert default_preset(task, "rounds") == dataclasses.replace(default_preset(task, "dpo"), agent="rounds")
 
 
 def test_text_is_grpo_s_unless_another_is_named():
