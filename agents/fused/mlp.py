@@ -126,16 +126,10 @@ def linear_layers(network: Iterable[nn.Module]) -> tuple[list[nn.Linear], type[n
 
 def hooked(modules: Iterable[nn.Module]) -> bool:
     """Whether one of these runs a hook, or a `forward` of its own, beside what its class does."""
-    for m in modules:
-        if (
-            m._forward_hooks
-            or m._forward_pre_hooks
-            or m._backward_hooks
-            or m._backward_pre_hooks
-            or "forward" in vars(m)
-        ):
-            return True
-    return False
+    return any(
+        m._forward_hooks or m._forward_pre_hooks or m._backward_hooks or m._backward_pre_hooks or "forward" in vars(m)
+        for m in modules
+    )
 
 
 def parameters_of(layers: Iterable[nn.Module]) -> list[Any]:

@@ -6,6 +6,8 @@ import json
 import sqlite3
 import sys
 import zipfile
+from contextlib import contextmanager
+from itertools import count
 
 import gymnasium as gym
 import pytest
@@ -48,22 +50,27 @@ def outcome(folder):
     return result, answers, weights, tables
 
 
+@contextmanager
+def stopped_at(step, monkeypatch):
+    """What runs within is interrupted at that step of the optimiser."""
+    descend, steps = TextLearner.descend, count(1)
+
+    def stopping(self, loss):
+        if next(steps) == step:
+            raise KeyboardInterrupt
+        return descend(self, loss)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(TextLearner, "descend", stopping)
+        yield
+
+
 @pytest.mark.parametrize("agent", ["grpo", "dpo", "token_ppo"])
 def test_a_stopped_run_goes_on_to_the_same_numbers_and_asks_nothing_twice(agent, tmp_path, monkeypatch):
     run = small(agent)
     train(run, tmp_path / "unbroken", quiet=True)
-    descend, left = TextLearner.descend, [4 if agent != "token_ppo" else 10]
-
-    def stopping(self, loss):
-        left[0] -= 1
-        if not left[0]:
-            raise KeyboardInterrupt
-        return descend(self, loss)
-
-    monkeypatch.setattr(TextLearner, "descend", stopping)
-    with pytest.raises(KeyboardInterrupt):
+    with stopped_at(4 if agent != "token_ppo" else 10, monkeypatch):
         train(run, tmp_path / "stopped", quiet=True)
-    monkeypatch.undo()
     assert len(list((tmp_path / "stopped" / "checkpoints").iterdir())) >= 1
     train(run, tmp_path / "stopped", quiet=True)
     expected, found = outcome(tmp_path / "unbroken"), outcome(tmp_path / "stopped")
@@ -80,18 +87,8 @@ def test_a_run_that_asks_in_rounds_is_stopped_and_goes_on_to_the_same_numbers(tm
     run = small("dpo", algorithm=algorithm, total_steps=192, eval_every=48, checkpoint_every=24)
     run = dataclasses.replace(run, preset=dataclasses.replace(run.preset, agent="rounds"))
     assert train(run, tmp_path / "unbroken", quiet=True)["asked"] == 96  # 24 in each of four rounds
-    descend, left = TextLearner.descend, [13]
-
-    def stopping(self, loss):  # in the fourth round, after two checkpoints of the third
-        left[0] -= 1
-        if not left[0]:
-            raise KeyboardInterrupt
-        return descend(self, loss)
-
-    monkeypatch.setattr(TextLearner, "descend", stopping)
-    with pytest.raises(KeyboardInterrupt):
+    with stopped_at(13, monkeypatch):  # in the fourth round, after two checkpoints of the third
         train(run, tmp_path / "stopped", quiet=True)
-    monkeypatch.setattr(TextLearner, "descend", descend)
     train(run, tmp_path / "stopped", quiet=True)
     assert outcome(tmp_path / "stopped") == outcome(tmp_path / "unbroken")
 
