@@ -2,6 +2,7 @@
 
     python benchmarks/feedback_round.py                       # 100 episodes of HalfCheetah, a replay of 10^6 steps
     python benchmarks/feedback_round.py --episodes 5 --replay 10000 --pairs 2
+    python benchmarks/feedback_round.py --device cuda --out docs/results/feedback_round-cuda.json
 
 Phases: cut ten times as many pairs of windows as will be asked about, score them by disagreement, label the best,
 train the ensemble (3 members of 3x256, the same number of epochs), relabel the replay buffer. Both programs have seen
@@ -47,11 +48,11 @@ class Played:
             ids = np.array([info["segment_id"]])
             self.store.add(before[None], action[None], after[None], [terminated], [truncated], ids)
 
-    def replay(self, steps: int) -> Any:
+    def replay(self, steps: int, device: str = "cpu") -> Any:
         """A full replay buffer of so many steps."""
         from prefenvs.agents import RewardReplayBuffer
 
-        buffer = RewardReplayBuffer(steps, *self.spaces, device="cpu")
+        buffer = RewardReplayBuffer(steps, *self.spaces, device=device)
         for name in ("observations", "actions"):
             buffer.fields[name].uniform_(-1, 1)
         buffer.full = True
@@ -69,12 +70,13 @@ class Played:
         seconds: dict[str, float] = {}
         rng, draws = torch.Generator().manual_seed(seed), np.random.default_rng(1000 + seed)
         model = RewardEnsemble(*self.spaces, members=members, hidden=HIDDEN, standardize=False, rng=rng)
+        model.to(buffer.device)
         optimizer, data = torch.optim.Adam(model.parameters(), lr=3e-4), PreferenceData(held_out_every=10**9)
         with timed("sample", seconds):
             query = Query(self.store.sample(2 * CANDIDATES * queries, STEPS, draws))
         with timed("score", seconds), torch.no_grad():
             sums = model.segment_members(query.segments.torch(model.device)).reshape(members, query.n, 2)
-            candidates = Candidates(sums.softmax(-1).numpy(), np.zeros((query.n, 0)), np.zeros((0, 0)))
+            candidates = Candidates(sums.softmax(-1).cpu().numpy(), np.zeros((query.n, 0)), np.zeros((0, 0)))
             query = query[disagreement(candidates, queries, draws)]
         with timed("label", seconds):
             self.feedback.ask(query)
@@ -85,6 +87,7 @@ class Played:
             fitted = fit(model, optimizer, data, rng=rng, epochs=epochs, batch=BATCH, stop_accuracy=2.0)
         with timed("relabel", seconds):
             buffer.relabel(model)
+            wait(buffer.device.type)
         return summary(seconds, fitted.loss)
 
 
@@ -96,7 +99,7 @@ def ours(given: argparse.Namespace) -> None:
 
     torch.set_num_threads(1)
     played, seeds = Played(given.episodes), itertools.count()
-    buffer = played.replay(given.replay)
+    buffer = played.replay(given.replay, given.device)
 
     def measure() -> dict:
         seed, seconds = next(seeds), {}
@@ -106,7 +109,7 @@ def ours(given: argparse.Namespace) -> None:
             played.feedback.ask(many)
         return {**found, **seconds}
 
-    serve(measure, {"torch": version("torch"), "numpy": version("numpy"), "many": given.many})
+    serve(measure, facts(given.device) | {"many": given.many})
 
 
 def bpref(given: argparse.Namespace) -> None:
@@ -138,7 +141,7 @@ def bpref(given: argparse.Namespace) -> None:
             layer.weight.copy_(weight.t())
             layer.bias.copy_(bias[0])
             layers += [layer, nn.LeakyReLU()]
-        return nn.Sequential(*layers[:-1], nn.Tanh())
+        return nn.Sequential(*layers[:-1], nn.Tanh()).to(given.device)
 
     def pairs(count: int) -> list[tuple[np.ndarray, np.ndarray]]:
         """(count, T, in) windows and their (count, T, 1) true rewards, of both sides."""
@@ -151,13 +154,16 @@ def bpref(given: argparse.Namespace) -> None:
             sides.append((np.take(chosen, at, axis=0), np.take(chosen_rewards, at, axis=0)))
         return sides
 
+    def sent(array: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(array).to(given.device)
+
     def disagreement(ensemble: list[nn.Module], first: np.ndarray, second: np.ndarray) -> np.ndarray:
         """(count,) standard deviation over members of the probability that the first is preferred."""
         found = []
         for member in ensemble:
             with torch.no_grad():
-                sums = [member(torch.from_numpy(side).float()).sum(1) for side in (first, second)]
-                found.append(torch.cat(sums, -1).softmax(-1)[:, 0].numpy())
+                sums = [member(sent(side).float()).sum(1) for side in (first, second)]
+                found.append(torch.cat(sums, -1).softmax(-1)[:, 0].cpu().numpy())
         return np.std(found, axis=0)
 
     seeds = itertools.count()
@@ -193,8 +199,8 @@ def bpref(given: argparse.Namespace) -> None:
                     loss: torch.Tensor | float = 0.0
                     for member, order in zip(ensemble, orders, strict=True):
                         index = order[at : at + BATCH]
-                        sums = [member(torch.from_numpy(side[index]).float()).sum(1) for side in (first, second)]
-                        logits, target = torch.cat(sums, -1), torch.from_numpy(labels[index])
+                        sums = [member(sent(side[index]).float()).sum(1) for side in (first, second)]
+                        logits, target = torch.cat(sums, -1), sent(labels[index])
                         current = nn.functional.cross_entropy(logits, target)
                         loss = loss + current
                         total += current.item() * len(index)
@@ -204,11 +210,11 @@ def bpref(given: argparse.Namespace) -> None:
         with timed("relabel", seconds):
             for at in range(0, given.replay, 200):
                 stacked = np.concatenate([observations[at : at + 200], actions[at : at + 200]], axis=-1)
-                predicted = [member(torch.from_numpy(stacked).float()).detach().cpu().numpy() for member in ensemble]
+                predicted = [member(sent(stacked).float()).detach().cpu().numpy() for member in ensemble]
                 rewards[at : at + 200] = np.mean(np.array(predicted), axis=0)
         return summary(seconds, total / (MEMBERS * given.queries))
 
-    serve(measure, {"torch": version("torch"), "numpy": version("numpy")})
+    serve(measure, facts(given.device))
 
 
 def play(env: Any, episodes: int) -> Iterator[tuple]:
@@ -232,6 +238,22 @@ def timed(name: str, seconds: dict[str, float]) -> Iterator[None]:
     seconds[name] = time.perf_counter() - before
 
 
+def wait(device: str) -> None:
+    """Until a GPU has done what it was asked to do."""
+    import torch
+
+    if device != "cpu":
+        torch.cuda.synchronize()
+
+
+def facts(device: str) -> dict:
+    """What a program says of itself."""
+    import torch
+
+    gpu = {} if device == "cpu" else {"gpu": torch.cuda.get_device_name()}
+    return {"torch": version("torch"), "numpy": version("numpy"), **gpu}
+
+
 def summary(seconds: dict[str, float], loss: float) -> dict:
     """What both programs report: seconds a phase, sessions a second, and the last epoch's mean loss."""
     found = {f"{name}, s": seconds[name] for name in PHASES}
@@ -250,6 +272,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=10, help="passes over the answers (default 10)")
     parser.add_argument("--replay", type=int, default=1_000_000, help="steps to relabel (default 1000000)")
     parser.add_argument("--many", type=int, default=100_000, help="pairs that the oracle labels at once (100000)")
+    parser.add_argument("--device", default="cpu", help="of both programs' networks, and of our replay (default cpu)")
     parser.add_argument(
         "--out", type=Path, help="JSON file for the measurements (default docs/results/feedback_round.json)"
     )
@@ -258,7 +281,7 @@ def main() -> None:
     if given.worker:
         (ours if given.worker == "prefenvs" else bpref)(given)
         return
-    arguments = [f"--{k}={getattr(given, k)}" for k in ("episodes", "queries", "epochs", "replay", "many")]
+    arguments = [f"--{k}={getattr(given, k)}" for k in ("episodes", "queries", "epochs", "replay", "many", "device")]
     commands = {name: [sys.executable, __file__, "--worker", name, *arguments] for name in ("prefenvs", "B-Pref")}
     found = alternate(commands, given.pairs)
     report(given.out or RESULTS / "feedback_round.json", found, "sessions a second", "prefenvs", given.pairs)

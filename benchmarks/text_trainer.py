@@ -4,6 +4,7 @@
     python benchmarks/text_trainer.py             # 2 layers of 128, 64 pairs a step, one thread; a few minutes
     python benchmarks/text_trainer.py --pairs 2 --steps 20
     python benchmarks/text_trainer.py --method grpo
+    python benchmarks/text_trainer.py --device cuda --out docs/results/text_trainer-cuda.json
 
 All have the same weights, pairs, batch and precomputed reference log-probabilities; logging is each one's default.
 `prefenvs` trains GPT2LMHeadModel as TRL does, `prefenvs, Decoder` our own module of the same network. The floor of both
@@ -56,7 +57,7 @@ def words() -> Any:
     return PreTrainedTokenizerFast(tokenizer_object=splitter, eos_token="<end>", pad_token="<end>")
 
 
-def ours(kind: str, steps: int) -> Callable[[], dict]:
+def ours(kind: str, steps: int, device: str) -> Callable[[], dict]:
     """Measures DirectAlignment and its floor."""
     import gymnasium as gym
     import torch
@@ -83,9 +84,10 @@ def ours(kind: str, steps: int) -> Callable[[], dict]:
         tokenizer=tokenizer,
         max_new_tokens=NEW,
     )
-    learner = DirectAlignment(policy, envs, loss="dpo", config=settings, pairs=pairs, device="cpu")
+    learner = DirectAlignment(policy, envs, loss="dpo", config=settings, pairs=pairs, device=device)
     learner.learn(WARM * BATCH)
-    step = bare(copy.deepcopy(policy), prompts[:BATCH].repeat(2, 1), both[:BATCH].transpose(0, 1).flatten(0, 1))
+    tokens = both[:BATCH].transpose(0, 1).flatten(0, 1)
+    step = bare(copy.deepcopy(policy), prompts[:BATCH].repeat(2, 1).to(device), tokens.to(device))
     return beside_floor(learner, step, steps)
 
 
@@ -101,7 +103,7 @@ def beside_floor(learner: Any, step: Callable[[], None], steps: int) -> Callable
     return measure
 
 
-def ours_online(kind: str, steps: int) -> Callable[[], dict]:
+def ours_online(kind: str, steps: int, device: str) -> Callable[[], dict]:
     """Measures GRPO and its floor."""
     import gymnasium as gym
     import torch
@@ -117,10 +119,11 @@ def ours_online(kind: str, steps: int) -> Callable[[], dict]:
     if kind == "prefenvs":
         policy = TransformersModel(as_gpt2(policy), eos=language.eos, pad=language.pad)
     settings = GRPOConfig(learning_rate=STILL, max_grad_norm=LONGEST_GRADIENT)
-    learner = GRPO(policy, envs, config=settings, device="cpu")
+    learner = GRPO(policy, envs, config=settings, device=device)
     learner.learn(WARM * BATCH)
     rows = torch.arange(BATCH) % len(language.prompt_tokens)
-    step = bare_online(copy.deepcopy(policy), torch.from_numpy(language.prompt_tokens)[rows], language.max_new_tokens)
+    prompts = torch.from_numpy(language.prompt_tokens)[rows].to(device)
+    step = bare_online(copy.deepcopy(policy), prompts, language.max_new_tokens)
     return beside_floor(learner, step, steps)
 
 
@@ -128,7 +131,7 @@ def bare_online(policy: Any, prompts: Any, new: int) -> Callable[[], None]:
     """One step that completes (n, P) prompts and learns that they are alike."""
     import torch
 
-    reference, rng = copy.deepcopy(policy), torch.Generator().manual_seed(0)
+    reference, rng = copy.deepcopy(policy), torch.Generator(prompts.device).manual_seed(0)
     optimizer = torch.optim.Adam(policy.parameters(), lr=STILL)
 
     def step() -> None:
@@ -169,7 +172,7 @@ def bare(policy: Any, prompts: Any, tokens: Any) -> Callable[[], None]:
     return step
 
 
-def theirs(folder: Path, steps: int) -> Callable[[], dict]:
+def theirs(folder: Path, steps: int, device: str) -> Callable[[], dict]:
     """Measures TRL's DPOTrainer on the model in a folder, from the end of its first steps to the end of its last."""
     from datasets import Dataset
     from transformers import GPT2LMHeadModel, TrainerCallback
@@ -196,7 +199,7 @@ def theirs(folder: Path, steps: int) -> Callable[[], dict]:
         precompute_ref_log_probs=True,
         bf16=False,
         gradient_checkpointing=False,
-        use_cpu=True,
+        use_cpu=device == "cpu",
         report_to="none",
         save_strategy="no",
         disable_tqdm=True,
@@ -221,21 +224,26 @@ def theirs(folder: Path, steps: int) -> Callable[[], dict]:
 
 
 def seconds(do: Callable[[], Any]) -> float:
-    """How long it takes."""
+    """How long it takes, to the end of a GPU's work."""
+    import torch
+
     before = time.perf_counter()
     do()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
     return time.perf_counter() - before
 
 
-def worker(name: str, method: str, folder: Path, steps: int) -> None:
+def worker(name: str, method: str, folder: Path, steps: int, device: str) -> None:
     """Measure one program."""
     import torch
 
     torch.set_num_threads(1)
     packages = ("torch", "transformers", *(["trl"] if name == "TRL" else []))
     own = ours if method == "dpo" else ours_online
-    measure = theirs(folder, steps) if name == "TRL" else own(name, steps)
-    serve(measure, {package: version(package) for package in packages})
+    measure = theirs(folder, steps, device) if name == "TRL" else own(name, steps, device)
+    gpu = {} if device == "cpu" else {"gpu": torch.cuda.get_device_name()}
+    serve(measure, {package: version(package) for package in packages} | gpu)
 
 
 def main() -> None:
@@ -243,6 +251,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", type=int, default=8, help="measurements of each program (default 8)")
     parser.add_argument("--steps", type=int, default=40, help="training steps a measurement (default 40)")
+    parser.add_argument("--device", default="cpu", help="of all programs (default cpu)")
     parser.add_argument("--method", choices=("dpo", "grpo"), default="dpo")
     parser.add_argument(
         "--out", type=Path, help="JSON file for the measurements (default docs/results/text_trainer[-grpo].json)"
@@ -251,7 +260,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.worker:
-        worker(given.worker, given.method, given.folder, given.steps)
+        worker(given.worker, given.method, given.folder, given.steps, given.device)
         return
     out = given.out or RESULTS / f"text_trainer{'' if given.method == 'dpo' else '-grpo'}.json"
     from prefenvs.tasks.text.lm import Decoder, as_gpt2
@@ -263,7 +272,16 @@ def main() -> None:
         print(f"{TRL} is not there, so TRL is left out: `make bench-trl` makes it.", file=sys.stderr)
     with tempfile.TemporaryDirectory() as folder:
         as_gpt2(Decoder(WORDS, PROMPT + NEW)).save_pretrained(folder)
-        arguments = ["--folder", folder, "--steps", str(given.steps), "--method", given.method]
+        arguments = [
+            "--folder",
+            folder,
+            "--steps",
+            str(given.steps),
+            "--method",
+            given.method,
+            "--device",
+            given.device,
+        ]
         commands = {name: [python, __file__, "--worker", name, *arguments] for name, python in pythons.items()}
         found = alternate(commands, given.pairs)
     report(out, found, "steps a second", "prefenvs", given.pairs)
