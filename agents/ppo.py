@@ -17,7 +17,15 @@ from stable_baselines3.common.torch_layers import FlattenExtractor, MlpExtractor
 from stable_baselines3.common.utils import explained_variance
 from torch import Tensor
 
-from prefenvs.agents.fused import MLP, FusedAdam, covers_adam, linear_layers, numpy_kernels, torch_kernels
+from prefenvs.agents.fused import (
+    MLP,
+    Captured,
+    FusedAdam,
+    covers_adam,
+    linear_layers,
+    numpy_kernels,
+    torch_kernels,
+)
 
 Array = Any
 """A tensor, or where `numpy_kernels` cover the networks an array of numpy."""
@@ -37,6 +45,8 @@ class PPO(stable_baselines3.PPO):
         128
     """
 
+    cuda_graphs = False
+    """Whether updates on a GPU are recorded once and replayed; `train/graph_seconds` logs how long recording took."""
     _update: PPOUpdate | None = None
 
     def collect_rollouts(self, *arguments: Any, **named: Any) -> bool:
@@ -63,7 +73,7 @@ class PPO(stable_baselines3.PPO):
         self._update_learning_rate(self.policy.optimizer)
         clip = self.clip_range(self._current_progress_remaining)  # type: ignore[operator]
         clip_vf = None if self.clip_range_vf is None else self.clip_range_vf(self._current_progress_remaining)  # type: ignore[operator]
-        update.prepare()
+        update.prepare(capture=self.cuda_graphs and self.device.type == "cuda")
         rollout = update.rollout(self.rollout_buffer)
         epochs: list[list[Outcome]] = []
         while len(epochs) < self.n_epochs and update.moved:
@@ -109,6 +119,12 @@ class PPO(stable_baselines3.PPO):
         self.logger.record("train/clip_range", clip)
         if clip_vf is not None:
             self.logger.record("train/clip_range_vf", clip_vf)
+        if self._update is not None and self._update.captured.seconds:
+            self.logger.record("train/graph_seconds", self._update.captured.seconds)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For copies, which find their own networks anew."""
+        return {name: value for name, value in vars(self).items() if name != "_update"}
 
     def _excluded_save_params(self) -> list[str]:
         return [*super()._excluded_save_params(), "_update"]
@@ -182,24 +198,36 @@ class PPOUpdate:
         self.model, self.parts, kernels = model, parts, parts[-1]
         self.array, self._xp = kernels.array, kernels.xp
         self.actor, self.critic = (MLP(*network, kernels=kernels) for network in parts[0])
-        law = _Categorical if isinstance(model.action_space, gym.spaces.Discrete) else _Gaussian
-        self.law: Any = law(kernels)
+        self._law = _Categorical if isinstance(model.action_space, gym.spaces.Discrete) else _Gaussian
+        self._device: torch.device | None = None
         self.adam = FusedAdam(model.policy.optimizer)
         self.moved = True
         """Whether the last step moved the weights; a target_kl may forbid it."""
 
-    def prepare(self) -> None:
-        """Begin a stretch of calls. Gradients are parts of one flat tensor, whose norm is clipped in one call."""
+    def prepare(self, *, capture: bool = False) -> None:
+        """Begin a stretch of calls. Gradients are parts of one flat tensor, whose norm is clipped in one call.
+
+        Args:
+            capture: replay the steps as CUDA graphs, unless a target_kl has each step looked at.
+        """
         policy: Any = self.model.policy
         params = list(policy.parameters())
-        gradient = torch.zeros(sum(p.numel() for p in params), device=params[0].device)
-        for param, part in zip(params, gradient.split([p.numel() for p in params]), strict=True):
+        sizes = [param.numel() for param in params]
+        if params[0].device != self._device:  # what a recording reads and writes stays where it is
+            self._device = params[0].device
+            self._flat, one = torch.zeros(sum(sizes), device=self._device), torch.ones((), device=self._device)
+            self._gradient, self._one = self.array(self._flat), self.array(one)
+            self.law: Any = self._law(self.parts[-1], policy)
+            self.captured = Captured(self._packed)
+        for param, part in zip(params, self._flat.split(sizes), strict=True):
             param.grad = part.view_as(param)
-        self._gradient, self._one = self.array(gradient), self.array(gradient.new_ones(()))
         for part in (self.adam, self.actor, self.critic):
             part.prepare()
         self.law.prepare(policy)
         self.moved = True
+        self._key: tuple[Any, ...] | None = None
+        if capture and self.model.target_kl is None:
+            self._key = (self.adam.key, self.model.max_grad_norm, self.model.vf_coef, self.model.ent_coef)
 
     def rollout(self, buffer: RolloutBuffer) -> Rollout:
         """A full buffer as (steps * E, ...) rows in the order in which SB3 numbers the steps."""
@@ -231,6 +259,18 @@ class PPOUpdate:
             clip: range of the probability ratio about 1.
             clip_vf: range of the value about the old value, or None.
         """
+        if self._key is None:
+            return self._step(batch, clip, clip_vf)
+        self._clips, B = (clip, clip_vf), len(batch.returns)
+        packed = self.captured((*self._key, *self._clips), *batch)
+        return Outcome(packed[:B], packed[B:-1], packed[-1], batch.advantages)
+
+    def _packed(self, *fields: Tensor) -> Tensor:
+        """`_step` of a rollout's fields, for recording."""
+        log_ratio, error, entropy, _ = self._step(Rollout(*fields), *self._clips)
+        return torch.cat([log_ratio, error, entropy[None]])
+
+    def _step(self, batch: Rollout, clip: float, clip_vf: float | None) -> Outcome:
         model, xp, B = self.model, self._xp, len(batch.returns)
         log_prob, entropy = self.law.log_prob(self.actor.forward(batch.observations), batch.actions)
         values = self.critic.forward(batch.observations)[:, 0]
@@ -262,13 +302,13 @@ class PPOUpdate:
 class _Gaussian:
     """Independent normal actions about the outputs, with a log standard deviation that no observation changes."""
 
-    def __init__(self, kernels: ModuleType) -> None:
+    def __init__(self, kernels: ModuleType, policy: Any) -> None:
         self.array, self._xp = kernels.array, kernels.xp
+        self._ones = self.array(torch.ones_like(policy.log_std))
 
     def prepare(self, policy: Any) -> None:
         """Look the policy's parameter and its gradient up anew."""
         self._log_std, self._gradient = self.array(policy.log_std), self.array(policy.log_std.grad)
-        self._ones = self.array(torch.ones_like(policy.log_std))
 
     def mode(self, mean: Array) -> Array:
         """(B, act) the likeliest actions."""
@@ -296,12 +336,12 @@ class _Gaussian:
 class _Categorical:
     """Discrete actions by softmax of the outputs."""
 
-    def __init__(self, kernels: ModuleType) -> None:
+    def __init__(self, kernels: ModuleType, policy: Any) -> None:
         self.array, self._xp = kernels.array, kernels.xp
+        self._numbers = self.array(torch.arange(policy.action_space.n, device=policy.device))
 
     def prepare(self, policy: Any) -> None:
-        """Look up anew on what device the policy is."""
-        self._numbers = self.array(torch.arange(policy.action_space.n, device=policy.device))
+        """Nothing is the policy's own."""
 
     def mode(self, logits: Array) -> Array:
         """(B, 1) the likeliest actions."""

@@ -1,5 +1,7 @@
 """Our PPO gives the numbers of Stable-Baselines3's."""
 
+import copy
+
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -173,3 +175,26 @@ def test_kernels_follow_the_size_of_the_minibatches():
     assert isinstance(model._covering_update().array(torch.zeros(1)), np.ndarray)
     model.batch_size = 2**18
     assert isinstance(model._covering_update().array(torch.zeros(1)), torch.Tensor)
+
+
+@pytest.mark.gpu
+@pytest.mark.filterwarnings(
+    "ignore:You have specified a mini-batch size", "ignore:You are trying to run PPO on the GPU"
+)
+@pytest.mark.parametrize("replayed", [False, True], ids=["launched", "replayed"])
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
+def test_a_short_run_on_a_gpu_equals_sb3s(case, replayed, cuda, monkeypatch):
+    monkeypatch.setattr(PPO, "cuda_graphs", replayed)
+    models = pair(rollouts=3, **case, device=cuda)
+    recorded = models[1].logger.name_to_value.pop("train/graph_seconds", 0.0)
+    assert (recorded > 0) == (replayed and "target_kl" not in case)
+    assert_same(models, atol=1e-4)
+
+
+def test_a_copy_made_after_learning_learns_on_alone():
+    model = pair(rollouts=1)[1]
+    twin = copy.deepcopy(model)
+    before = [parameter.clone() for parameter in model.policy.parameters()]
+    twin.learn(64, reset_num_timesteps=False)
+    assert all(torch.equal(*both) for both in zip(before, model.policy.parameters(), strict=True))
+    assert not all(torch.equal(*both) for both in zip(before, twin.policy.parameters(), strict=True))
