@@ -45,8 +45,9 @@ class PPO(stable_baselines3.PPO):
         128
     """
 
-    cuda_graphs = False
-    """Whether updates on a GPU are recorded once and replayed; `train/graph_seconds` logs how long recording took."""
+    cuda_graphs = True
+    """Whether acting and updates on a GPU are recorded once and replayed; `train/graph_seconds` logs how long recording
+    took."""
     _update: PPOUpdate | None = None
 
     def collect_rollouts(self, *arguments: Any, **named: Any) -> bool:
@@ -54,7 +55,7 @@ class PPO(stable_baselines3.PPO):
         update = self._covering_update()
         if update is None:
             return super().collect_rollouts(*arguments, **named)
-        update.prepare()
+        update.prepare(capture=self._captures)
         self.policy.forward = update.act  # type: ignore[method-assign]
         try:
             return super().collect_rollouts(*arguments, **named)
@@ -73,7 +74,7 @@ class PPO(stable_baselines3.PPO):
         self._update_learning_rate(self.policy.optimizer)
         clip = self.clip_range(self._current_progress_remaining)  # type: ignore[operator]
         clip_vf = None if self.clip_range_vf is None else self.clip_range_vf(self._current_progress_remaining)  # type: ignore[operator]
-        update.prepare(capture=self.cuda_graphs and self.device.type == "cuda")
+        update.prepare(capture=self._captures)
         rollout = update.rollout(self.rollout_buffer)
         epochs: list[list[Outcome]] = []
         while len(epochs) < self.n_epochs and update.moved:
@@ -102,6 +103,10 @@ class PPO(stable_baselines3.PPO):
             self._update = PPOUpdate(self, chosen)
         return self._update
 
+    @property
+    def _captures(self) -> bool:
+        return self.cuda_graphs and self.device.type == "cuda"
+
     def _log(self, epochs: list[list[Outcome]], clip: float, clip_vf: float | None) -> None:
         """What SB3 logs, under its names."""
         values, returns = self.rollout_buffer.values.flatten(), self.rollout_buffer.returns.flatten()
@@ -119,8 +124,8 @@ class PPO(stable_baselines3.PPO):
         self.logger.record("train/clip_range", clip)
         if clip_vf is not None:
             self.logger.record("train/clip_range_vf", clip_vf)
-        if self._update is not None and self._update.captured.seconds:
-            self.logger.record("train/graph_seconds", self._update.captured.seconds)
+        if self._update is not None and self._update.capture_seconds:
+            self.logger.record("train/graph_seconds", self._update.capture_seconds)
 
     def __getstate__(self) -> dict[str, Any]:
         """For copies, which find their own networks anew."""
@@ -208,7 +213,7 @@ class PPOUpdate:
         """Begin a stretch of calls. Gradients are parts of one flat tensor, whose norm is clipped in one call.
 
         Args:
-            capture: replay the steps as CUDA graphs, unless a target_kl has each step looked at.
+            capture: replay acting and steps as CUDA graphs; no steps where a target_kl has each looked at.
         """
         policy: Any = self.model.policy
         params = list(policy.parameters())
@@ -218,7 +223,7 @@ class PPOUpdate:
             self._flat, one = torch.zeros(sum(sizes), device=self._device), torch.ones((), device=self._device)
             self._gradient, self._one = self.array(self._flat), self.array(one)
             self.law: Any = self._law(self.parts[-1], policy)
-            self.captured = Captured(self._packed)
+            self._acting, self._captured = Captured(self._packed_act), Captured(self._packed_step)
         for param, part in zip(params, self._flat.split(sizes), strict=True):
             param.grad = part.view_as(param)
         for part in (self.adam, self.actor, self.critic):
@@ -226,8 +231,13 @@ class PPOUpdate:
         self.law.prepare(policy)
         self.moved = True
         self._key: tuple[Any, ...] | None = None
-        if capture and self.model.target_kl is None:
+        if capture:
             self._key = (self.adam.key, self.model.max_grad_norm, self.model.vf_coef, self.model.ent_coef)
+
+    @property
+    def capture_seconds(self) -> float:
+        """Spent on recording CUDA graphs."""
+        return self._acting.seconds + self._captured.seconds
 
     def rollout(self, buffer: RolloutBuffer) -> Rollout:
         """A full buffer as (steps * E, ...) rows in the order in which SB3 numbers the steps."""
@@ -244,12 +254,26 @@ class PPOUpdate:
     def act(self, obs: Tensor, deterministic: bool = False) -> tuple[Tensor, Tensor, Tensor]:
         """(B, *act) actions, (B, 1) values and (B,) log-probabilities: the policy's `forward`, drawing as it does."""
         rows = self.array(obs.float().flatten(1))
+        if self._key is None or deterministic:
+            actions, values, log_prob = (torch.as_tensor(part) for part in self._act(rows, deterministic))
+        else:
+            packed = self._acting(self._key, rows)
+            actions, values, log_prob = packed[:, :-2], packed[:, -2:-1], packed[:, -1]
+            if isinstance(self.model.action_space, gym.spaces.Discrete):
+                actions = actions.long()
+        return actions.reshape(-1, *(self.model.action_space.shape or ())), values, log_prob
+
+    def _packed_act(self, rows: Tensor) -> Tensor:
+        """`_act` for recording; whole numbers below 2^24 are exact."""
+        actions, values, log_prob = self._act(rows)
+        return torch.cat([actions.float(), values, log_prob[:, None]], 1)
+
+    def _act(self, rows: Array, deterministic: bool = False) -> tuple[Array, Array, Array]:
+        """(B, act) actions for (B, obs) observations, (B, 1) values and (B,) log-probabilities."""
         outputs = self.actor.forward(rows)
         actions = self.law.mode(outputs) if deterministic else self.law.sample(outputs)
         log_prob, _ = self.law.log_prob(outputs, actions)
-        values = self.critic.forward(rows) + 0.0
-        actions, values, log_prob = (torch.as_tensor(part) for part in (actions, values, log_prob))
-        return actions.reshape(-1, *(self.model.action_space.shape or ())), values, log_prob
+        return actions, self.critic.forward(rows) + 0.0, log_prob
 
     def step(self, batch: Rollout, clip: float, clip_vf: float | None) -> Outcome:
         """Update the policy by one minibatch. Call it under `torch.no_grad`.
@@ -259,13 +283,13 @@ class PPOUpdate:
             clip: range of the probability ratio about 1.
             clip_vf: range of the value about the old value, or None.
         """
-        if self._key is None:
+        if self._key is None or self.model.target_kl is not None:
             return self._step(batch, clip, clip_vf)
         self._clips, B = (clip, clip_vf), len(batch.returns)
-        packed = self.captured((*self._key, *self._clips), *batch)
+        packed = self._captured((*self._key, *self._clips), *batch)
         return Outcome(packed[:B], packed[B:-1], packed[-1], batch.advantages)
 
-    def _packed(self, *fields: Tensor) -> Tensor:
+    def _packed_step(self, *fields: Tensor) -> Tensor:
         """`_step` of a rollout's fields, for recording."""
         log_ratio, error, entropy, _ = self._step(Rollout(*fields), *self._clips)
         return torch.cat([log_ratio, error, entropy[None]])

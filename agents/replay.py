@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import gymnasium as gym
@@ -10,6 +11,7 @@ import torch
 from stable_baselines3.common.buffers import BaseBuffer, ReplayBuffer
 from stable_baselines3.common.type_aliases import ReplayBufferSamples
 from stable_baselines3.common.vec_env import VecNormalize
+from torch import Tensor
 
 FIELDS = ("observations", "next_observations", "actions", "rewards", "dones", "timeouts")
 """What is kept of a transition."""
@@ -34,7 +36,9 @@ def _field(name: str) -> Any:
 class TensorReplayBuffer(ReplayBuffer):
     """SB3's ReplayBuffer with each field one tensor on the training device, where batches are gathered.
 
-    The same seed draws the same batches as SB3's. float64 is kept as float32, which is how networks read it.
+    The same seed draws the same batches as SB3's. float64 is kept as float32, which is how networks read it. Where all
+    fields are float32 and the device is not the CPU, they are columns of one tensor: a step is then sent at once, and a
+    batch is gathered at once.
     """
 
     observations = _field("observations")
@@ -67,12 +71,34 @@ class TensorReplayBuffer(ReplayBuffer):
         observed = (self.obs_shape, _kept_dtype(observation_space))
         acted = ((self.action_dim,), _kept_dtype(action_space))
         number: tuple[tuple[int, ...], np.dtype[Any]] = ((), np.dtype(np.float32))
+        kinds = dict(zip(FIELDS, (observed, observed, acted, number, number, number), strict=True))
+        self._shapes = {name: shape for name, (shape, _) in kinds.items()}
+        self._packed: Tensor | None = None
+        if self.device.type != "cpu" and {dtype for _, dtype in kinds.values()} == {np.dtype(np.float32)}:
+            width = sum(math.prod(shape) for shape in self._shapes.values())
+            self._packed = torch.zeros(self.buffer_size, n_envs, width, device=self.device)
         self.fields = {
             # The system gives memory to numpy's zeros only as they are written.
             name: torch.as_tensor(np.zeros((self.buffer_size, n_envs, *shape), dtype), device=self.device)
-            for name, (shape, dtype) in zip(FIELDS, (observed, observed, acted, number, number, number), strict=True)
+            for name, (shape, dtype) in (kinds.items() if self._packed is None else ())
         }
         """(rows, E, ...) tensors by name."""
+        self._show_columns()
+
+    def _columns(self, packed: Tensor) -> dict[str, Tensor]:
+        """The fields of a (..., width) tensor, by name."""
+        parts = packed.split([math.prod(shape) for shape in self._shapes.values()], -1)
+        named = zip(self._shapes.items(), parts, strict=True)
+        return {name: part.reshape(*part.shape[:-1], *shape) for (name, shape), part in named}
+
+    def _show_columns(self) -> None:
+        if self._packed is not None:
+            self.fields = self._columns(self._packed)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Of a pickled buffer, whose tensors no longer share memory."""
+        vars(self).update(state)
+        self._show_columns()
 
     def add(
         self,
@@ -85,14 +111,19 @@ class TensorReplayBuffer(ReplayBuffer):
     ) -> None:
         """Store a step of each environment."""
         timeout = [self.handle_timeout_termination and info.get("TimeLimit.truncated", False) for info in infos]
-        for name, values in zip(FIELDS, (obs, next_obs, action, reward, done, timeout), strict=True):
-            field = self.fields[name]
-            if field.device.type == "cpu":
-                row: Any = field.numpy()[self.pos]  # numpy's calls cost less than torch's
-                row[...] = np.reshape(np.asarray(values), row.shape)
-            else:
-                row = field[self.pos]
-                row.copy_(torch.as_tensor(np.asarray(values)).reshape(row.shape))
+        step = [np.asarray(values) for values in (obs, next_obs, action, reward, done, timeout)]
+        if self._packed is not None:
+            flat = [values.astype(np.float32).reshape(self.n_envs, -1) for values in step]
+            self._packed[self.pos] = torch.from_numpy(np.concatenate(flat, 1))
+        else:
+            for name, values in zip(FIELDS, step, strict=True):
+                field = self.fields[name]
+                if field.device.type == "cpu":
+                    row: Any = field.numpy()[self.pos]  # numpy's calls cost less than torch's
+                    row[...] = np.reshape(values, row.shape)
+                else:
+                    row = field[self.pos]
+                    row.copy_(torch.as_tensor(values).reshape(row.shape))
         self.pos += 1
         if self.pos == self.buffer_size:
             self.full, self.pos = True, 0
@@ -100,9 +131,11 @@ class TensorReplayBuffer(ReplayBuffer):
     def _get_samples(self, batch_inds: np.ndarray, env: VecNormalize | None = None) -> ReplayBufferSamples:
         env_indices = np.random.randint(0, high=self.n_envs, size=(len(batch_inds),))
         rows = torch.from_numpy(batch_inds * self.n_envs + env_indices).to(self.device)
-        observations, next_observations, actions, rewards, dones, timeouts = (
-            field.flatten(0, 1).index_select(0, rows) for field in self.fields.values()
-        )
+        if self._packed is None:
+            batch = {name: field.flatten(0, 1).index_select(0, rows) for name, field in self.fields.items()}
+        else:
+            batch = self._columns(self._packed.flatten(0, 1).index_select(0, rows))
+        observations, next_observations, actions, rewards, dones, timeouts = batch.values()
         if env is not None:
             observations, next_observations, rewards = (
                 torch.as_tensor(normalize(values.cpu().numpy(), env), device=self.device)

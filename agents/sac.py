@@ -30,6 +30,7 @@ from prefenvs.agents.fused import (
     linear_layers,
     numpy_kernels,
     parameters_of,
+    side_by_side,
     torch_kernels,
     write_gradients,
 )
@@ -54,9 +55,9 @@ class SAC(stable_baselines3.SAC):
         60
     """
 
-    cuda_graphs = False
-    """Whether updates on a GPU are recorded once and replayed; `train/graph_seconds` logs how long recording took. Off
-    until `pytest -m gpu` and `benchmarks/sac_loop.py --device cuda` have shown on a GPU that it is right and pays."""
+    cuda_graphs = True
+    """Whether acting and updates on a GPU are recorded once and replayed; `train/graph_seconds` logs how long recording
+    updates took."""
     _update: SACUpdate | None = None
     _acting: _SquashedGaussian | None = None
 
@@ -75,7 +76,7 @@ class SAC(stable_baselines3.SAC):
             return super()._sample_action(learning_starts, action_noise, n_envs)
         if self._acting is None or self._acting.parts != parts:
             self._acting = _SquashedGaussian(*parts)
-        self._acting.prepare(backward=False)
+        self._acting.prepare(backward=False, capture=self._captures)
         assert isinstance(self._last_obs, np.ndarray)
         scaled = self._acting.act(self._last_obs).reshape(-1, *self.action_space.shape)  # type: ignore[misc]
         return self.policy.unscale_action(scaled), scaled
@@ -91,17 +92,22 @@ class SAC(stable_baselines3.SAC):
         optimizers = [self.actor.optimizer, self.critic.optimizer, self.ent_coef_optimizer]
         self._update_learning_rate([optimizer for optimizer in optimizers if optimizer is not None])
         assert self.replay_buffer is not None
-        self._update.prepare(capture=self.cuda_graphs and self.device.type == "cuda")
+        self._update.prepare(capture=self._captures)
         losses = []
         for step in range(gradient_steps):
             batch = self.replay_buffer.sample(batch_size, env=self._vec_normalize_env)
             losses.append(self._update.step(batch, move_target=step % self.target_update_interval == 0))
         self._n_updates += gradient_steps
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
-        for name, loss in zip(self._update.logged, torch.stack(losses).mean(0).tolist(), strict=True):
+        means = losses[0] if len(losses) == 1 else torch.stack(losses).mean(0)
+        for name, loss in zip(self._update.logged, means.tolist(), strict=True):
             self.logger.record(f"train/{name}", loss)
         if self._update.capture_seconds:
             self.logger.record("train/graph_seconds", self._update.capture_seconds)
+
+    @property
+    def _captures(self) -> bool:
+        return self.cuda_graphs and self.device.type == "cuda"
 
     def __getstate__(self) -> dict[str, Any]:
         """For copies, which find their own networks anew."""
@@ -132,7 +138,7 @@ class SACUpdate:
         self.ent_coef_adam = None if model.ent_coef_optimizer is None else FusedAdam(model.ent_coef_optimizer)
         self.logged = ["ent_coef", "critic_loss", "actor_loss"] + ["ent_coef_loss"] * (self.ent_coef_adam is not None)
         """What `step` returns, by SB3's names."""
-        self._captured = {move: Captured(partial(self._step, move)) for move in (True, False)}
+        self._captured = {move: Captured(partial(self._packed_step, move)) for move in (True, False)}
 
     @property
     def capture_seconds(self) -> float:
@@ -169,8 +175,16 @@ class SACUpdate:
         obs, next_obs = batch.observations.flatten(1).float(), batch.next_observations.flatten(1).float()
         discount = self.model.gamma if batch.discounts is None else batch.discounts.flatten()
         inputs = (obs, next_obs, batch.actions, batch.rewards.flatten(), (1 - batch.dones.flatten()) * discount)
-        captured = self._captured[move_target]
-        return captured.function(*inputs) if self._key is None else captured(self._key, *inputs)
+        if self._key is None:
+            return self._step(move_target, *inputs)
+        columns = [part if part.ndim == 2 else part[:, None] for part in inputs]
+        self._widths = [part.shape[1] for part in columns]
+        return self._captured[move_target](self._key, torch.cat(columns, 1))
+
+    def _packed_step(self, move_target: bool, packed: Tensor) -> Tensor:
+        """`_step` of inputs side by side in one tensor, for recording."""
+        obs, next_obs, acted, rewards, discount = packed.split(self._widths, 1)
+        return self._step(move_target, obs, next_obs, acted, rewards.squeeze(1), discount.squeeze(1))
 
     def _step(
         self, move_target: bool, obs: Tensor, next_obs: Tensor, acted: Tensor, rewards: Tensor, discount: Tensor
@@ -184,19 +198,20 @@ class SACUpdate:
         goal = rewards + discount * (next_q - alpha * log_probs[B:])
         errors = [q - goal[:, None] for q in _values(self.critics, obs, acted)]
         critic_loss = 0.5 * sum(error.square().mean() for error in errors)
-        for critic, error in zip(self.critics, errors, strict=True):
-            critic.backward(error / B)
+        side_by_side(*(partial(critic.backward, error / B) for critic, error in zip(self.critics, errors, strict=True)))
         self.critic_adam.step()
 
         first, second = _values(self.critics, obs, actions[:B])
         actor_loss = (alpha * log_probs[:B] - torch.minimum(first, second).squeeze(1)).mean()
         least = (first <= second).float()
         by_action = slice(obs.shape[1], None)
-        grad = sum(
-            critic.backward(-share / B, weights=False, inputs=by_action)  # type: ignore[misc]
-            for critic, share in zip(self.critics, (least, 1 - least), strict=True)
+        grads = side_by_side(
+            *(
+                partial(critic.backward, -share / B, weights=False, inputs=by_action)
+                for critic, share in zip(self.critics, (least, 1 - least), strict=True)
+            )
         )
-        self.actor.backward(grad, alpha / B)  # type: ignore[arg-type]
+        self.actor.backward(sum(grads), alpha / B)  # type: ignore[arg-type]
         self.actor_adam.step()
         if move_target:
             torch._foreach_lerp_(self._target_weights, self._weights, self.model.tau)
@@ -223,12 +238,16 @@ class _SquashedGaussian:
         self.parts = (trunk, mean, log_std, kernels)
         self._trunk = MLP(*trunk, activate_last=True, kernels=kernels)
         self._heads = [MLP(*head, kernels=kernels) for head in (mean, log_std)]
-        self._kernels = kernels
+        self._kernels, self._captured = kernels, Captured(self._drawn)
+        self._key: tuple[Any, ...] | None = None
 
-    def prepare(self, *, backward: bool = True) -> None:
-        """As `MLP.prepare`."""
-        for network in (self._trunk, *self._heads):
+    def prepare(self, *, backward: bool = True, capture: bool = False) -> None:
+        """As `MLP.prepare`; `capture` replays `act` as a CUDA graph."""
+        networks = (self._trunk, *self._heads)
+        for network in networks:
             network.prepare(backward=backward)
+        if capture:
+            self._key = addresses(part for network in networks for pair in network.weights for part in pair)
 
     @torch.no_grad()
     def act(self, obs: np.ndarray) -> np.ndarray:
@@ -237,12 +256,8 @@ class _SquashedGaussian:
         Raises:
             ValueError: if an action is nan.
         """
-        kernels, xp = self._kernels, self._kernels.xp
-        rows = kernels.from_numpy(obs.reshape(len(obs), -1), self._trunk.device)
-        latent = self._trunk.forward(rows)
-        mean, log_std = (head.forward(latent) for head in self._heads)
-        noise = kernels.array(torch.empty(mean.shape, device=self._trunk.device).normal_())
-        action = xp.tanh(mean + xp.exp(log_std.clip(LOG_STD_MIN, LOG_STD_MAX)) * noise)
+        rows = self._kernels.from_numpy(obs.reshape(len(obs), -1), self._trunk.device)
+        action = self._drawn(rows) if self._key is None else self._captured(self._key, rows)
         found = action if isinstance(action, np.ndarray) else action.cpu().numpy()
         if np.isnan(found).any():  # SB3's Normal refuses them too
             raise ValueError(
@@ -250,6 +265,14 @@ class _SquashedGaussian:
                 "the first nan with stable_baselines3.common.vec_env.VecCheckNan, or learn at a lower rate."
             )
         return found
+
+    def _drawn(self, rows: Any) -> Any:
+        """(B, act) actions for (B, obs) observations."""
+        kernels, xp = self._kernels, self._kernels.xp
+        latent = self._trunk.forward(rows)
+        mean, log_std = (head.forward(latent) for head in self._heads)
+        noise = kernels.array(torch.empty(mean.shape, device=self._trunk.device).normal_())
+        return xp.tanh(mean + xp.exp(log_std.clip(LOG_STD_MIN, LOG_STD_MAX)) * noise)
 
     def sample(self, obs: Tensor) -> tuple[Tensor, Tensor]:
         """(2B, act) actions and their (2B,) log-probabilities for two batches of observations stacked to (2B, obs)."""
@@ -291,7 +314,7 @@ class _SquashedGaussian:
 def _values(critics: list[MLP], obs: Tensor, actions: Tensor) -> list[Tensor]:
     """(B, 1) value by each critic."""
     inputs = torch.cat([obs, actions], 1)
-    return [critic.forward(inputs) for critic in critics]
+    return side_by_side(*(partial(critic.forward, inputs) for critic in critics))
 
 
 def acting_parts(model: stable_baselines3.SAC) -> tuple[Any, ...] | None:

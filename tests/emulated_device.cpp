@@ -145,7 +145,7 @@ TORCH_LIBRARY_IMPL(aten, PrivateUse1, m) {
   m.impl("empty_strided", &empty_strided);
   m.impl("_copy_from", &copy_from);
   m.impl("_copy_from_and_resize", [](const Tensor& from, const Tensor& to) {
-    return copy_from(from, to.resize_(from.sizes()), false);
+    return copy_from(from, from.sizes() == to.sizes() ? to : to.resize_(from.sizes()), false);
   });
   m.impl("resize_", &resize);
   m.impl("as_strided", &at::native::as_strided_tensorimpl);

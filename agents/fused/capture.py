@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Hashable, Iterable
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -58,6 +60,34 @@ class Captured:
             output = self.function(*own)
         self.seconds += time.perf_counter() - before
         return graph, own, output
+
+
+T = TypeVar("T")
+
+
+def side_by_side(*calls: Callable[[], T]) -> list[T]:
+    """What the calls give. A recording has them run at the same time; elsewhere they run one after the other.
+
+    Each may write only what none of the others touches.
+    """
+    if not torch.cuda.is_available() or not torch.cuda.is_current_stream_capturing():
+        return [call() for call in calls]
+    here = torch.cuda.current_stream()
+    others = [_stream(here.device_index, number) for number in range(1, len(calls))]
+    for stream in others:
+        stream.wait_stream(here)
+    found = [calls[0]()]
+    for call, stream in zip(calls[1:], others, strict=True):
+        with torch.cuda.stream(stream):
+            found.append(call())
+        here.wait_stream(stream)
+    return found
+
+
+@functools.cache
+def _stream(device: int, number: int) -> torch.cuda.Stream:
+    """One of a few: each that multiplies matrices takes memory to work in."""
+    return torch.cuda.Stream(device)
 
 
 def addresses(tensors: Iterable[Tensor]) -> tuple[int, ...]:

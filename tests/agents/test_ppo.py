@@ -40,7 +40,7 @@ def assert_same(models, atol):
     moments = [model.policy.optimizer.state_dict()["state"] for model in models]
     for place, values in moments[0].items():
         for name, tensor in values.items():
-            torch.testing.assert_close(moments[1][place][name], tensor, rtol=1e-3, atol=atol)
+            torch.testing.assert_close(moments[1][place][name].to(tensor.device), tensor, rtol=1e-3, atol=atol)
     assert set(ours.logger.name_to_value) == set(theirs.logger.name_to_value)
     for name, value in theirs.logger.name_to_value.items():
         if name.startswith("train/"):

@@ -1,5 +1,8 @@
 """The tensor replay buffer draws what Stable-Baselines3's draws."""
 
+import copy
+import pickle
+
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -15,9 +18,9 @@ SPACES = {
 }
 
 
-def filled(cls, spaces, n_envs, steps, size=40, **arguments):
+def filled(cls, spaces, n_envs, steps, size=40, device="cpu", **arguments):
     """A buffer after `steps` steps of random experience, the same for each class."""
-    buffer = cls(size, *spaces, device="cpu", n_envs=n_envs, **arguments)
+    buffer = cls(size, *spaces, device=device, n_envs=n_envs, **arguments)
     rng = np.random.default_rng(0)
     for space in spaces:
         space.seed(0)
@@ -32,8 +35,9 @@ def filled(cls, spaces, n_envs, steps, size=40, **arguments):
 
 @pytest.mark.parametrize("spaces", SPACES.values(), ids=SPACES.keys())
 @pytest.mark.parametrize(("n_envs", "steps"), [(1, 30), (3, 9), (3, 30)])
-def test_the_same_seed_draws_the_same_batch_as_sb3(spaces, n_envs, steps):
-    buffers = [filled(cls, spaces, n_envs, steps) for cls in (ReplayBuffer, TensorReplayBuffer)]
+def test_the_same_seed_draws_the_same_batch_as_sb3(spaces, n_envs, steps, device):
+    buffers = [filled(ReplayBuffer, spaces, n_envs, steps)]
+    buffers.append(filled(TensorReplayBuffer, spaces, n_envs, steps, device=device))
     batches = []
     for buffer in buffers:
         np.random.seed(0)  # SB3 draws from numpy's global generator
@@ -44,7 +48,7 @@ def test_the_same_seed_draws_the_same_batch_as_sb3(spaces, n_envs, steps):
             assert ours is None
         else:
             assert ours.shape == theirs.shape
-            torch.testing.assert_close(ours, theirs.to(ours.dtype), rtol=0, atol=0)
+            torch.testing.assert_close(ours.cpu(), theirs.to(ours.dtype), rtol=0, atol=0)
 
 
 def test_without_timeout_handling_a_cut_is_an_end():
@@ -68,3 +72,15 @@ def test_fields_can_be_written_as_arrays():
     assert (buffer.fields["rewards"] == 4.0).all()
     with pytest.raises(ValueError, match="optimize_memory_usage"):
         TensorReplayBuffer(10, *SPACES["boxes"], optimize_memory_usage=True)
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda buffer: pickle.loads(pickle.dumps(buffer))])
+def test_fields_of_a_copy_are_its_own_experience(copied, device):
+    buffer = filled(TensorReplayBuffer, SPACES["boxes"], 2, 5, device=device)
+    for name, field in buffer.fields.items():
+        field.fill_(FIELDS.index(name))
+    twin = copied(buffer)
+    twin.fields["rewards"][:5] += 10.0
+    assert (twin.sample(8).rewards == 13.0).all()
+    assert (buffer.sample(8).rewards == 3.0).all()
+    assert (twin.sample(8).actions == 2.0).all()

@@ -391,7 +391,7 @@ def test_an_update_on_a_gpu_equals_the_cpus(name, request):
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
 def test_replayed_updates_on_a_gpu_equal_launched_ones(case, cuda):
     models = [pair(**{**case, "device": cuda})[1] for _ in range(2)]
-    models[1].cuda_graphs = True
+    models[0].cuda_graphs = False
     for model in models:
         for updates in (1, 6, 3):
             train_both([model], updates)
@@ -401,3 +401,16 @@ def test_replayed_updates_on_a_gpu_equal_launched_ones(case, cuda):
     assert_same(models, atol=1e-5)
     recorded = [model.logger.name_to_value.get("train/graph_seconds", 0.0) for model in models]
     assert recorded[0] == 0.0 < recorded[1]
+
+
+@pytest.mark.gpu
+def test_a_replayed_run_on_a_gpu_equals_a_launched_one(cuda):
+    models = [pair(learning_starts=20, device=cuda, steps=21)[1] for _ in range(2)]
+    models[0].cuda_graphs = False
+    for model in models:
+        model.set_random_seed(3)
+        model.learn(60, reset_num_timesteps=False)
+        model.actor.load_state_dict({name: tensor / 2 for name, tensor in model.actor.state_dict().items()})
+        model.learn(20, reset_num_timesteps=False)
+    assert models[1]._acting._captured.seconds > 0
+    assert_same(models, atol=1e-4)

@@ -5,7 +5,7 @@ from functools import partial
 import pytest
 import torch
 
-from prefenvs.agents.fused import Captured, addresses
+from prefenvs.agents.fused import Captured, addresses, side_by_side
 
 
 def test_on_a_cpu_every_call_is_the_function_itself():
@@ -57,3 +57,23 @@ def test_each_gpu_records_and_replays_for_itself(cuda):
             got = captured(place, torch.full((2,), float(i * i), device=place))
             assert got.tolist() == [i + 1, i + 1]
             assert got.device == torch.device(place)
+
+
+def test_elsewhere_calls_side_by_side_run_in_their_order():
+    order = []
+    found = side_by_side(*(lambda i=i: order.append(i) or torch.tensor(i) for i in range(3)))
+    assert [int(x) for x in found] == order == [0, 1, 2]
+
+
+@pytest.mark.gpu
+def test_calls_side_by_side_wait_for_what_went_before_and_are_waited_for(cuda):
+    def chain(x):
+        """(n, n) @ (n, n) and back, so long that a later call would overtake what does not wait."""
+        y = x @ x.T / len(x)
+        first, second = side_by_side(lambda: y @ x, lambda: (y @ x) @ x.T)
+        return (first @ x.T - second) @ x
+
+    captured = Captured(chain)
+    for seed in range(6):
+        x = torch.randn(2000, 2000, generator=torch.Generator(cuda).manual_seed(seed), device=cuda)
+        torch.testing.assert_close(captured("key", x), chain(x), rtol=1e-3, atol=1e-2)
