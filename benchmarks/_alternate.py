@@ -42,6 +42,7 @@ def alternate(workers: dict[str, list[str]], pairs: int, threads: int = 1) -> di
     """
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
     environment["XLA_FLAGS"] = f"--xla_cpu_multi_thread_eigen={str(threads > 1).lower()}"
+    environment["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"  # leaves memory of a GPU to the others
     environment["PYTHONPATH"] = str(ROOT)
     processes = {
         name: subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
@@ -69,6 +70,14 @@ def _read(name: str, process: subprocess.Popen) -> dict:
     if not line:
         raise RuntimeError(f"worker {name} ended with exit status {process.wait()}; its error is above.")
     return json.loads(line)
+
+
+def jax_device(device: str) -> dict[str, str]:
+    """Which device JAX computes on: asked for by `device`, cpu or cuda."""
+    import jax
+
+    jax.config.update("jax_default_device", jax.devices("cpu" if device == "cpu" else "gpu")[0])
+    return {"jax device": jax.devices("cpu" if device == "cpu" else "gpu")[0].device_kind}
 
 
 def ratio(ours: list[float], theirs: list[float]) -> dict[str, float]:

@@ -17,7 +17,7 @@ import time
 from importlib.metadata import version
 from pathlib import Path
 
-from _alternate import RESULTS, ROOT, alternate, ratio, report, serve
+from _alternate import RESULTS, ROOT, alternate, jax_device, ratio, report, serve
 
 SBX = ROOT / ".venv-sbx" / "bin" / "python"
 NUM_ENVS = 8
@@ -48,7 +48,8 @@ def worker(name: str, task: str, n_steps: int, device: str) -> None:
     if name.startswith("SBX"):
         from sbx import PPO
 
-        facts |= {"sbx-rl": version("sbx-rl"), "jax": version("jax")}
+        facts |= {"sbx-rl": version("sbx-rl"), "jax": version("jax"), **jax_device(device)}
+        device = "cpu"  # of what it does in torch
     else:
         import torch
 

@@ -18,7 +18,7 @@ import time
 from importlib.metadata import version
 from pathlib import Path
 
-from _alternate import RESULTS, ROOT, alternate, report, serve
+from _alternate import RESULTS, ROOT, alternate, jax_device, report, serve
 
 SBX = ROOT / ".venv-sbx" / "bin" / "python"
 BATCH = 256
@@ -34,7 +34,8 @@ def worker(name: str, width: int, steps: int, random_steps: int, cores: int, dev
     if name == "SBX":
         from sbx import SAC
 
-        facts |= {"sbx-rl": version("sbx-rl"), "jax": version("jax")}
+        facts |= {"sbx-rl": version("sbx-rl"), "jax": version("jax"), **jax_device(device)}
+        device = "cpu"  # of what it does in torch
     else:
         import torch
 
