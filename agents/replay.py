@@ -13,6 +13,8 @@ from stable_baselines3.common.type_aliases import ReplayBufferSamples
 from stable_baselines3.common.vec_env import VecNormalize
 from torch import Tensor
 
+from prefenvs.agents.fused.torch_kernels import sent
+
 FIELDS = ("observations", "next_observations", "actions", "rewards", "dones", "timeouts")
 """What is kept of a transition."""
 
@@ -114,7 +116,7 @@ class TensorReplayBuffer(ReplayBuffer):
         step = [np.asarray(values) for values in (obs, next_obs, action, reward, done, timeout)]
         if self._packed is not None:
             flat = [values.astype(np.float32).reshape(self.n_envs, -1) for values in step]
-            self._packed[self.pos] = torch.from_numpy(np.concatenate(flat, 1))
+            self._packed[self.pos] = sent(torch.from_numpy(np.concatenate(flat, 1)), self.device)
         else:
             for name, values in zip(FIELDS, step, strict=True):
                 field = self.fields[name]
@@ -130,7 +132,7 @@ class TensorReplayBuffer(ReplayBuffer):
 
     def _get_samples(self, batch_inds: np.ndarray, env: VecNormalize | None = None) -> ReplayBufferSamples:
         env_indices = np.random.randint(0, high=self.n_envs, size=(len(batch_inds),))
-        rows = torch.from_numpy(batch_inds * self.n_envs + env_indices).to(self.device)
+        rows = sent(torch.from_numpy(batch_inds * self.n_envs + env_indices), self.device)
         if self._packed is None:
             batch = {name: field.flatten(0, 1).index_select(0, rows) for name, field in self.fields.items()}
         else:

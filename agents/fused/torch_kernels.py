@@ -16,6 +16,7 @@ __all__ = [
     "from_numpy",
     "linear",
     "relu_backward_",
+    "sent",
     "sum_rows",
     "tanh_",
     "tanh_backward_",
@@ -36,7 +37,14 @@ def array(tensor: Tensor) -> Tensor:
 
 def from_numpy(values: np.ndarray, device: torch.device) -> Tensor:
     """The values in float32 on the device."""
-    return torch.as_tensor(values, dtype=torch.float32, device=device)
+    return sent(torch.as_tensor(values, dtype=torch.float32), device)
+
+
+def sent(tensor: Tensor, device: torch.device) -> Tensor:
+    """The CPU's tensor on a device; nobody waits until it has reached a GPU, whose later work does."""
+    if device.type != "cuda":
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)  # torch keeps the pinned copy until then
 
 
 def empty(like: Tensor, rows: int, columns: int) -> Tensor:
