@@ -63,7 +63,7 @@ def worker(kind: str, layers: int, width: int, batch: int, threads: int, seconds
     with torch.no_grad():
         for _ in range(3):
             write()
-        serve(measure, {})
+        serve(measure, {} if device == "cpu" else {"gpu": torch.cuda.get_device_name()})
 
 
 def compare(given: argparse.Namespace, batch: int) -> list[dict]:
