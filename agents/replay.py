@@ -97,8 +97,11 @@ class TensorReplayBuffer(ReplayBuffer):
         if self._packed is not None:
             self.fields = self._columns(self._packed)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """For copies, in which columns would no longer share the memory of their tensor."""
+        return vars(self) if self._packed is None else {**vars(self), "fields": {}}
+
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Of a pickled buffer, whose tensors no longer share memory."""
         vars(self).update(state)
         self._show_columns()
 

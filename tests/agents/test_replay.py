@@ -80,6 +80,7 @@ def test_fields_of_a_copy_are_its_own_experience(copied, device):
     for name, field in buffer.fields.items():
         field.fill_(FIELDS.index(name))
     twin = copied(buffer)
+    assert len(pickle.dumps(buffer)) < 2 * sum(field.numel() * 4 for field in buffer.fields.values()) + 10_000
     twin.fields["rewards"][:5] += 10.0
     assert (twin.sample(8).rewards == 13.0).all()
     assert (buffer.sample(8).rewards == 3.0).all()
