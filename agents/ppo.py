@@ -22,10 +22,14 @@ from prefenvs.agents.fused import (
     Captured,
     FusedAdam,
     covers_adam,
+    hooked,
     linear_layers,
     numpy_kernels,
     torch_kernels,
 )
+
+_POLICYS = {"evaluate_actions", "extract_features", "get_distribution", "predict_values"}
+"""What a policy may do in a way of its own."""
 
 Array = Any
 """A tensor, or where `numpy_kernels` cover the networks an array of numpy."""
@@ -51,16 +55,25 @@ class PPO(stable_baselines3.PPO):
     _update: PPOUpdate | None = None
 
     def collect_rollouts(self, *arguments: Any, **named: Any) -> bool:
-        """As SB3: play `n_steps` of each environment."""
-        update = self._covering_update()
-        if update is None:
+        """As SB3: play `n_steps` of each environment, with the layers that the policy has when they begin."""
+        if "forward" in vars(self.policy):
             return super().collect_rollouts(*arguments, **named)
-        update.prepare(capture=self._captures)
-        self.policy.forward = update.act  # type: ignore[method-assign]
+        self.policy.forward = self._first_act  # type: ignore[method-assign]
         try:
             return super().collect_rollouts(*arguments, **named)
         finally:
-            del self.policy.forward
+            if isinstance(getattr(vars(self.policy).get("forward"), "__self__", None), PPO | PPOUpdate):
+                del self.policy.forward  # it is ours, not a callback's
+
+    def _first_act(self, obs: Tensor, deterministic: bool = False) -> tuple[Tensor, Tensor, Tensor]:
+        """The policy's `forward`, which from now on is `PPOUpdate.act` if that covers it: callbacks have begun."""
+        del self.policy.forward
+        update = self._covering_update()
+        if update is None:
+            return self.policy.forward(obs, deterministic)
+        update.prepare(capture=self._captures)
+        self.policy.forward = update.act  # type: ignore[method-assign]
+        return update.act(obs, deterministic)
 
     @torch.no_grad()
     def train(self) -> None:
@@ -408,6 +421,8 @@ def covered_parts(model: stable_baselines3.PPO) -> tuple[Any, ...] | None:
     if not plain or not acting or model.use_sde or kinds != (ActorCriticPolicy, MlpExtractor, RolloutBuffer):
         return None
     if type(policy.features_extractor) is not FlattenExtractor or policy.squash_output:
+        return None
+    if hooked([policy, extractor, policy.features_extractor]) or _POLICYS.intersection(vars(policy)):  # type: ignore[list-item]
         return None
     trunks = ((extractor.policy_net, policy.action_net), (extractor.value_net, policy.value_net))  # type: ignore[union-attr]
     networks = [linear_layers([*trunk, head]) for trunk, head in trunks]

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import stable_baselines3
 import torch
+from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
 
 from prefenvs.agents.fused import numpy_kernels
@@ -198,3 +199,89 @@ def test_a_copy_made_after_learning_learns_on_alone():
     twin.learn(64, reset_num_timesteps=False)
     assert all(torch.equal(*both) for both in zip(before, model.policy.parameters(), strict=True))
     assert not all(torch.equal(*both) for both in zip(before, twin.policy.parameters(), strict=True))
+
+
+def replaces_a_layer(model):
+    model.policy.mlp_extractor.policy_net[2] = torch.nn.Linear(16, 16)
+    model.policy.optimizer = torch.optim.Adam(model.policy.parameters(), lr=3e-4, eps=1e-5)
+
+
+def moves_weights(model):
+    for param in model.policy.parameters():
+        param.data = param.data * 0.5
+
+
+def loads_an_optimiser(model):
+    state = model.policy.optimizer.state_dict()
+    for values in state["state"].values():
+        values["exp_avg"] = values["exp_avg"] * 10
+    model.policy.optimizer.load_state_dict(state)
+
+
+def halves_weights(model):
+    with torch.no_grad():
+        for param in model.policy.parameters():
+            param *= 0.5
+
+
+def hooks(name):
+    """Adds a hook that doubles what a part of the policy reads."""
+    return lambda model: getattr(model.policy, name).register_forward_pre_hook(lambda module, given: given[0] * 2)
+
+
+def acts_otherwise(model):
+    model.policy.forward = lambda obs, deterministic=False: type(model.policy).forward(model.policy, obs * 0, True)
+
+
+CHANGES = {
+    "layer": replaces_a_layer,
+    "activation": lambda model: model.policy.mlp_extractor.policy_net.__setitem__(1, torch.nn.ReLU()),
+    "weights": halves_weights,
+    "memory of the weights": moves_weights,
+    "frozen": lambda model: model.policy.mlp_extractor.value_net[0].requires_grad_(False),
+    "state": loads_an_optimiser,
+    "no state": lambda model: model.policy.optimizer.state.clear(),
+    "optimiser": lambda model: setattr(model.policy, "optimizer", torch.optim.SGD(model.policy.parameters(), 1e-3)),
+    "setting": lambda model: model.policy.optimizer.param_groups[0].update(betas=(0.5, 0.9)),
+    "sign": lambda model: model.policy.optimizer.param_groups[0].update(maximize=True),
+    "gradients": lambda model: model.policy.zero_grad(set_to_none=True),
+    "policy": lambda model: model.set_parameters(model.get_parameters()),
+    "coefficients": lambda model: vars(model).update(vf_coef=1.0, ent_coef=0.1, max_grad_norm=0.01, target_kl=0.01),
+    "hook of the extractor": hooks("mlp_extractor"),
+    "hook of the flattening": hooks("features_extractor"),
+    "hook of the head": hooks("action_net"),
+    "way to act": acts_otherwise,
+    "nothing": lambda model: None,
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES.keys())
+@pytest.mark.parametrize("moment", ["_on_rollout_start", "_on_rollout_end", "train"])
+def test_what_is_changed_between_rollouts_is_noticed(change, moment, kernels):
+    def changes(model):
+        if model.num_timesteps >= 64 and not done:
+            done.append(True)
+            torch.manual_seed(5)
+            change(model)
+        return True
+
+    class Changes(BaseCallback):
+        def _on_step(self):
+            return True
+
+    setattr(Changes, moment, lambda callback: changes(callback.model))
+    models = pair(rollouts=1)
+    for model in models:
+        done = []
+        torch.manual_seed(1)
+        np.random.seed(1)
+        if moment == "train":  # as a subclass would
+            train = model.train
+            model.train = lambda train=train, model=model: (train(), changes(model))
+        model.learn(192, callback=Changes(), reset_num_timesteps=False)
+        assert done
+    theirs, ours = (model.rollout_buffer.actions for model in models)
+    np.testing.assert_allclose(ours, theirs, atol=1e-3)
+    weights = [model.policy.state_dict() for model in models]
+    for name in weights[0]:
+        torch.testing.assert_close(weights[1][name], weights[0][name], rtol=1e-3, atol=1e-4)
