@@ -138,15 +138,21 @@ def text_preset(task: str, agent: str, total: int, algorithm: Mapping[str, Any],
     )
 
 
+_CAUTIOUS = {"aggregate": "worst_case"}
+"""By the members' mean GRPO learned to say a noun of TextKeyword over and over: true reward on the prompts trained on
+0.40, in place of 0.51 (mean of 3 seeds)."""
 TEXT_AGENTS: dict[str, tuple[int, dict[str, Any]]] = {
-    "best_of_n": (128, {"group": 16}),
+    "best_of_n": (128, {"group": 16, **_CAUTIOUS}),
     "dpo": (6400, {"learning_rate": "lin_1e-4", "batch_size": 64, "options": {"beta": 0.3}}),
-    "grpo": (7680, {"learning_rate": "lin_3e-4", "beta": 0.1, "group": 8, "kl": "reward"}),
-    "p3o": (7680, {"learning_rate": "lin_3e-4", "beta": 0.1}),
-    "reward_weighted": (7680, {"learning_rate": "lin_3e-4", "beta": 0.5, "group": 16}),
-    "rloo": (7680, {"learning_rate": "lin_3e-4", "beta": 0.1, "group": 4}),
+    "grpo": (7680, {"learning_rate": "lin_3e-4", "beta": 0.1, "group": 8, "kl": "reward", **_CAUTIOUS}),
+    "p3o": (7680, {"learning_rate": "lin_3e-4", "beta": 0.1, **_CAUTIOUS}),
+    "reward_weighted": (7680, {"learning_rate": "lin_3e-4", "beta": 0.5, "group": 16, **_CAUTIOUS}),
+    "rloo": (7680, {"learning_rate": "lin_3e-4", "beta": 0.1, "group": 4, **_CAUTIOUS}),
     "rso": (6400, {"learning_rate": "lin_1e-4", "pairs": 2000, "candidates": 16, "options": {"beta": 0.3}}),
-    "token_ppo": (7680, {"learning_rate": "lin_3e-4", "beta": 0.1, "epochs": 2, "critic_learning_rate": 1e-3}),
+    "token_ppo": (
+        7680,
+        {"learning_rate": "lin_3e-4", "beta": 0.1, "epochs": 2, "critic_learning_rate": 1e-3, **_CAUTIOUS},
+    ),
 }
 """Completions or pairs, and settings, that suit the small decoder on any text task."""
 _TINY = {"layers": 1, "width": 32, "heads": 2, "steps": 300}
