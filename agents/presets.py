@@ -129,7 +129,8 @@ def text_preset(task: str, agent: str, total: int, algorithm: Mapping[str, Any],
         total,
         128,
         algorithm,
-        TextPreferenceConfig(queries=1000, learning_rate=1e-3, epochs=4),
+        # A copy of the small decoder foresees 61% of TextKeyword's answers however long it is fitted, word pairs 83%.
+        TextPreferenceConfig(queries=1000, reward_model="word_pairs", learning_rate=3e-3, epochs=20),
         eval_every=max(1, total // 10),
         checkpoint_every=max(1, total // 4),
         source=_OURS,
@@ -137,15 +138,22 @@ def text_preset(task: str, agent: str, total: int, algorithm: Mapping[str, Any],
     )
 
 
+_CAUTIOUS = {"aggregate": "worst_case"}
+"""A reward that foresees most answers can be over-optimised: in TextKeyword by a noun said over and over. There GRPO
+has 0.40 of true reward by the members' mean, 0.51 by the worst member (3 seeds, beta 0.1). With beta 0.1 token_ppo
+falls below 0 all the same (1 seed), 7.8 nats away; with 0.5 it has 0.58."""
 TEXT_AGENTS: dict[str, tuple[int, dict[str, Any]]] = {
-    "best_of_n": (128, {"group": 16}),
+    "best_of_n": (128, {"group": 16, **_CAUTIOUS}),
     "dpo": (6400, {"learning_rate": "lin_1e-4", "batch_size": 64, "options": {"beta": 0.3}}),
-    "grpo": (7680, {"learning_rate": "lin_3e-4", "beta": 0.1, "group": 8, "kl": "reward"}),
-    "p3o": (7680, {"learning_rate": "lin_3e-4", "beta": 0.1}),
-    "reward_weighted": (7680, {"learning_rate": "lin_3e-4", "beta": 0.5, "group": 16}),
-    "rloo": (7680, {"learning_rate": "lin_3e-4", "beta": 0.1, "group": 4}),
+    "grpo": (7680, {"learning_rate": "lin_3e-4", "beta": 0.3, "group": 8, "kl": "reward", **_CAUTIOUS}),
+    "p3o": (7680, {"learning_rate": "lin_3e-4", "beta": 0.3, **_CAUTIOUS}),
+    "reward_weighted": (7680, {"learning_rate": "lin_3e-4", "beta": 0.5, "group": 16, **_CAUTIOUS}),
+    "rloo": (7680, {"learning_rate": "lin_3e-4", "beta": 0.3, "group": 4, **_CAUTIOUS}),
     "rso": (6400, {"learning_rate": "lin_1e-4", "pairs": 2000, "candidates": 16, "options": {"beta": 0.3}}),
-    "token_ppo": (7680, {"learning_rate": "lin_3e-4", "beta": 0.1, "epochs": 2, "critic_learning_rate": 1e-3}),
+    "token_ppo": (
+        7680,
+        {"learning_rate": "lin_3e-4", "beta": 0.5, "epochs": 2, "critic_learning_rate": 1e-3, **_CAUTIOUS},
+    ),
 }
 """Completions or pairs, and settings, that suit the small decoder on any text task."""
 _TINY = {"layers": 1, "width": 32, "heads": 2, "steps": 300}

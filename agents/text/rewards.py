@@ -64,8 +64,8 @@ class TextPreferenceConfig:
     queries: int | None = None
     """Pairs to ask about; None for the environment's whole budget, or 1000 without one. A smaller budget wins."""
     reward_model: str = "bradley_terry"
-    """A name in TEXT_REWARD_MODELS; the model starts from a copy of the reference, and of one with LoRA the small
-    matrices learn alone."""
+    """A name in TEXT_REWARD_MODELS; "word_pairs" takes the reference's words alone, the others start from a copy of the
+    reference, and of one with LoRA the small matrices learn alone."""
     reward_options: Mapping[str, Any] = field(default_factory=dict)
     """Options of it: members for one."""
     learning_rate: float = 3e-4

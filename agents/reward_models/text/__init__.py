@@ -20,7 +20,7 @@ from prefenvs.agents.reward_models.text.registry import TEXT_REWARD_MODELS
 from prefenvs.agents.reward_models.text.scalar import BradleyTerryReward, TrunkEnsemble
 from prefenvs.agents.reward_models.text.surface import TextModel, TextRewardModel
 from prefenvs.agents.reward_models.text.transformed import References, TransformedReward, TransformedSteps, WinRate
-from prefenvs.agents.reward_models.text.word_pairs import WordPairs
+from prefenvs.agents.reward_models.text.word_pairs import WordPairs, WordPairsReward
 
 __all__ = [
     "TEXT_REWARD_MODELS",
@@ -37,6 +37,7 @@ __all__ = [
     "TrunkEnsemble",
     "WinRate",
     "WordPairs",
+    "WordPairsReward",
     "at_step_ends",
     "load_reward_model",
     "save_reward_model",

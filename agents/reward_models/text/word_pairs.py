@@ -1,10 +1,15 @@
-"""A cheap trunk for reward models: neighbouring words, summed over the text."""
+"""A cheap trunk for reward models, neighbouring words summed over the text, and the reward model made of it."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from prefenvs.agents.reward_models.text.scalar import TrunkEnsemble
+from prefenvs.agents.reward_models.text.surface import decoder_shape
 
 
 class WordPairs(nn.Module):
@@ -50,3 +55,50 @@ class WordPairs(nn.Module):
         said = F.gelu(F.embedding(completions, self.words) + F.embedding(before, self.before) + copied)
         summed = F.pad((said * real[..., None]).cumsum(1), (0, 0, 1, 0))
         return F.gelu(summed) @ self.mix
+
+
+class WordPairsReward(TrunkEnsemble):
+    """An ensemble of WordPairs, which takes the words of a language model and none of its weights.
+
+    For few answers and a small language model, whose streams say little of what a teacher looks at: a trunk fine-tuned
+    on 1000 answers learns these by heart.
+
+    Example:
+        >>> import torch
+        >>> from prefenvs.tasks.text.lm import Decoder
+        >>> model = WordPairsReward(Decoder(5, 8, layers=1, width=16, heads=2), rng=torch.Generator().manual_seed(0))
+        >>> model.members(torch.tensor([[1, 2]]), torch.tensor([[3, 4, 0]])).shape
+        torch.Size([5, 1])
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        *,
+        rng: torch.Generator,
+        members: int = 5,
+        width: int = 32,
+        margin: float = 0.0,
+        centring: float = 0.0,
+    ) -> None:
+        """Draw trunks and heads.
+
+        Args:
+            model: a LanguageModel, whose vocabulary, end, padding and device are used.
+            rng: draws all weights.
+            members: M.
+            width: of each trunk.
+            margin: see TextModel.
+            centring: see TextRewardModel.
+        """
+        seeds = torch.randint(2**31, (members,), generator=rng).tolist()
+        words, device = {"eos": model.eos, "pad": model.pad}, next(model.parameters()).device
+        trunks = [WordPairs(model.vocab_size, width=width, seed=seed, **words).to(device) for seed in seeds]
+        super().__init__(trunks, rng=rng, margin=margin, centring=centring)
+        self.width = width
+        self.trunk_shape = {"kind": type(model).__name__, **decoder_shape(model)}  # a file is read with this model
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """See TextModel."""
+        return {**super().options, "width": self.width}

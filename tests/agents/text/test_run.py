@@ -211,8 +211,9 @@ def test_a_learner_of_one_s_own_runs_by_its_name(several, tmp_path, monkeypatch,
     with pytest.raises(SystemExit) as stopped:
         main(["train", *given, *several, "--device", "cpu"])
     assert stopped.value.code == 0, capsys.readouterr().err
+    known = {"learning_rate": "lin_2e-3", "beta": 0.3, "group": 8, "aggregate": "worst_case"}
     for folder in (tmp_path / "run" / "seed-0", tmp_path / "run" / "seed-1") if several else (tmp_path / "run",):
-        assert read_config(folder)["preset"]["algorithm"] == {"learning_rate": "lin_2e-3", "beta": 0.1, "group": 8}
+        assert read_config(folder)["preset"]["algorithm"] == known
         assert json.loads((folder / "result.json").read_text())["agent"] == "reinforce"
 
 

@@ -4,7 +4,8 @@ import torch
 from numpy.testing import assert_allclose
 from scipy.special import erf
 
-from prefenvs.agents.reward_models.text import TrunkEnsemble, WordPairs
+from prefenvs.agents.reward_models.text import TrunkEnsemble, WordPairs, WordPairsReward
+from prefenvs.tasks.text.lm import Decoder
 
 PROMPTS = torch.tensor([[0, 2, 4], [1, 3, 5]])
 TEXTS = torch.tensor([[4, 2, 2, 0], [3, 1, 6, 5]])
@@ -51,3 +52,14 @@ def test_members_have_trunks_of_their_own_and_score_as_each_would_alone(members)
         (WordPairs(7, seed=0).hidden(PROMPTS, TEXTS)[[0, 1], [4, 4]] @ model.head[0]).detach(),
         atol=1e-5,
     )
+
+
+def test_the_reward_model_has_the_words_of_a_language_model_and_draws_all_its_weights():
+    def made(model, seed):
+        return WordPairsReward(model, rng=torch.Generator().manual_seed(seed), members=2, width=8).state_dict()
+
+    first, other = (Decoder(7, 8, layers=1, width=16, heads=2, seed=seed) for seed in (0, 1))
+    torch.testing.assert_close(made(first, 3), made(other, 3), rtol=0, atol=0)
+    words = made(first, 3)["trunks.trunk/words"]
+    assert words.shape == (2, 7, 8)
+    assert len({tuple(each.flatten().tolist()) for each in (*words, *made(first, 4)["trunks.trunk/words"])}) == 4
