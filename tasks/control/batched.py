@@ -15,13 +15,6 @@ from prefenvs.tasks.control.mujoco import DYNAMICS, MujocoTask
 from prefenvs.tasks.control.robots import ROBOTS, Fields
 from prefenvs.tasks.task import BatchedStep, Rows, State, generator_to_array
 
-IN_STATE = {
-    "qpos": mujoco.mjtState.mjSTATE_QPOS.value,
-    "qvel": mujoco.mjtState.mjSTATE_QVEL.value,
-    "ctrl": mujoco.mjtState.mjSTATE_CTRL.value,
-}
-"""Fields of MjData that are parts of its state, and their bits in MuJoCo's mjtState, lower ones first."""
-
 
 def usable_cores() -> int:
     """Cores this process may use; all of the machine's on systems that bind no process to cores, such as macOS."""
@@ -31,10 +24,9 @@ def usable_cores() -> int:
 class BatchedMujoco:
     """N simulations of one of Gymnasium's MuJoCo tasks, with the numbers of N `MujocoTask`s.
 
-    MuJoCo lets go of Python's lock while it steps, so threads share the simulations among them. Of a simulation only
-    the state is kept; each thread loads it into a simulator of its own, whose memory so stays in the processor's cache.
-    Contact forces are worked out only for the robots that read them. `mujoco.rollout` is no alternative: it returns
-    positions and velocities, where Ant and Humanoid observe forces and inertias too, and is hardly faster.
+    MuJoCo lets go of Python's lock while it steps, so threads share the simulations among them. Contact forces are
+    worked out only for the robots that read them. `mujoco.rollout` is no alternative: it returns positions and
+    velocities, where Ant and Humanoid observe forces and inertias too, and is hardly faster.
 
     Example:
         >>> import numpy as np
@@ -60,20 +52,18 @@ class BatchedMujoco:
         self._model, self._substeps, self._seconds = env.model, env.frame_skip, env.dt
         self._pose = env.init_qpos.copy(), env.init_qvel.copy()
         self._robot = ROBOTS[env.spec.id]
-        threads = min(threads or usable_cores(), num_envs)
-        self._simulators = [mujoco.MjData(self._model) for _ in range(threads)]
-        self._states, self._before = np.zeros((2, num_envs, mujoco.mj_stateSize(self._model, DYNAMICS)))
-        self._fields: Fields = {"body_mass": self._model.body_mass.copy(), "velocity": np.zeros(num_envs)}
-        for name in self._robot.fields:
-            view = getattr(self._simulators[0], name)
-            self._fields[name] = self._part(name) if name in IN_STATE else np.zeros((num_envs, *view.shape))
-        self._read = [
-            [(self._fields[name], getattr(data, name)) for name in self._robot.fields if name not in IN_STATE]
-            for data in self._simulators
-        ]
+        self._simulations = [mujoco.MjData(self._model) for _ in range(num_envs)]
+        self._views = {name: [getattr(data, name) for data in self._simulations] for name in ("qpos", "qvel", "ctrl")}
+        self._flat = {name: [getattr(d, name).reshape(-1) for d in self._simulations] for name in self._robot.fields}
+        self._fields: Fields = {
+            name: np.stack([getattr(d, name) for d in self._simulations]) for name in self._robot.fields
+        }
+        self._fields |= {"body_mass": self._model.body_mass.copy(), "velocity": np.zeros(num_envs)}
+        self._before = np.zeros((num_envs, mujoco.mj_stateSize(self._model, DYNAMICS)))
         self._stepped = np.zeros(num_envs, bool)
         self._factors = np.zeros((num_envs, len(task._terms)))
         self._generators: list[Any] = [None] * num_envs
+        threads = min(threads or usable_cores(), num_envs)
         self._helpers = threads - 1  # the calling thread works too
         self._pool = ThreadPoolExecutor(self._helpers) if self._helpers else None
 
@@ -87,10 +77,12 @@ class BatchedMujoco:
             starts[row] = self._robot.start(generator, *self._pose)
         self._share(partial(self._restart, starts=starts), rows)
         self._stepped[rows] = False
+        self._read(rows)
 
     def remember(self, rows: Rows) -> None:
         """Keep the dynamics of these rows from before the next step."""
-        self._before[rows] = self._states[rows]
+        for row in rows.tolist():
+            mujoco.mj_getState(self._model, self._simulations[row], self._before[row], DYNAMICS)
 
     def step(self, actions: np.ndarray, rows: Rows) -> BatchedStep:
         """Act in these rows."""
@@ -98,6 +90,7 @@ class BatchedMujoco:
         before = robot.position(fields).copy() if robot.position else None
         self._share(partial(self._advance, actions=actions), rows)
         self._stepped[rows] = True
+        self._read(rows)
         if robot.position:
             fields["velocity"] = (robot.position(fields) - before) / self._seconds
         stands = robot.stands(fields) if robot.stands else np.ones(self.num_envs, bool)
@@ -113,9 +106,11 @@ class BatchedMujoco:
     def get_state(self, row: int) -> State:
         """What `MujocoTask.set_state` takes."""
         stepped = bool(self._stepped[row])
+        if not stepped:
+            self.remember(np.array([row]))
         return {
-            "dynamics": (self._before if stepped else self._states)[row].copy(),
-            "controls": self._part("ctrl")[row].copy() if stepped else np.empty(0),
+            "dynamics": self._before[row].copy(),
+            "controls": self._views["ctrl"][row].copy() if stepped else np.empty(0),
             "factors": self._factors[row].copy() if stepped else np.empty(0),
             "generator": generator_to_array(self._generators[row]),
         }
@@ -126,41 +121,36 @@ class BatchedMujoco:
             self._pool.shutdown()
         self.task.close()
 
-    def _part(self, name: str) -> np.ndarray:
-        """(N, size) view of one of IN_STATE in the states."""
-        size = partial(mujoco.mj_stateSize, self._model)
-        start = size(IN_STATE[name] - 1 & DYNAMICS)  # what comes before it
-        return self._states[:, start : start + size(IN_STATE[name])]
-
-    def _share(self, work: Callable[[int, Iterator[int]], None], rows: Rows) -> None:
+    def _share(self, work: Callable[[Iterator[int]], None], rows: Rows) -> None:
         """Do `work` on all rows. The threads take them from one iterator, so a slow simulation holds up no other."""
         pending = iter(rows.tolist())
-        helpers = min(self._helpers, len(rows) - 1)
-        others = [self._pool.submit(work, thread, pending) for thread in range(1, helpers + 1)]  # type: ignore[union-attr]
-        work(0, pending)
-        for other in others:
-            other.result()
+        helpers = [self._pool.submit(work, pending) for _ in range(min(self._helpers, len(rows) - 1))]  # type: ignore[union-attr]
+        work(pending)
+        for helper in helpers:
+            helper.result()
 
-    def _restart(self, thread: int, rows: Iterator[int], starts: Mapping[int, tuple[np.ndarray, np.ndarray]]) -> None:
-        model, data = self._model, self._simulators[thread]
+    def _restart(self, rows: Iterator[int], starts: Mapping[int, tuple[np.ndarray, np.ndarray]]) -> None:
+        model, simulations = self._model, self._simulations
         for row in rows:
-            mujoco.mj_resetData(model, data)
-            data.qpos[:], data.qvel[:] = starts[row]
-            mujoco.mj_forward(model, data)
-            mujoco.mj_getState(model, data, self._states[row], DYNAMICS)
-            for field, view in self._read[thread]:
-                field[row] = view
+            mujoco.mj_resetData(model, simulations[row])
+            self._views["qpos"][row][:], self._views["qvel"][row][:] = starts[row]
+            mujoco.mj_forward(model, simulations[row])
 
-    def _advance(self, thread: int, rows: Iterator[int], actions: np.ndarray) -> None:
-        model, data, substeps = self._model, self._simulators[thread], self._substeps
-        states, controls, contact_forces = self._states, data.ctrl, self._robot.contact_forces
+    def _advance(self, rows: Iterator[int], actions: np.ndarray) -> None:
+        model, simulations, controls, substeps = self._model, self._simulations, self._views["ctrl"], self._substeps
+        contact_forces = self._robot.contact_forces
         for row in rows:
-            state = states[row]
-            mujoco.mj_setState(model, data, state, DYNAMICS)
-            controls[:] = actions[row]
-            mujoco.mj_step(model, data, substeps)
+            controls[row][:] = actions[row]
+            mujoco.mj_step(model, simulations[row], substeps)
             if contact_forces:
-                mujoco.mj_rnePostConstraint(model, data)
-            mujoco.mj_getState(model, data, state, DYNAMICS)
-            for field, view in self._read[thread]:
-                field[row] = view
+                mujoco.mj_rnePostConstraint(model, simulations[row])
+
+    def _read(self, rows: Rows) -> None:
+        """Bring the fields of these rows up to date."""
+        everything = len(rows) == self.num_envs
+        for name, views in self._flat.items():
+            field = self._fields[name]
+            if everything:
+                np.concatenate(views, out=field.reshape(-1))
+            elif len(rows):
+                field[rows] = np.concatenate([views[row] for row in rows.tolist()]).reshape(-1, *field.shape[1:])
