@@ -1,11 +1,11 @@
-"""What `prefenvs train` makes of the small language model of every text task: true reward before and after, five seeds.
+"""What `prefenvs train` makes of the small language model of every text task: true reward before and after.
 
-    python benchmarks/text_presets.py --jobs 2               # eight tasks by dpo and grpo; about 20 minutes of two cores
+    python benchmarks/text_presets.py --jobs 2               # eight tasks by dpo and grpo; 20 minutes of two cores
     python benchmarks/text_presets.py --tasks TextKeyword --agents token_ppo
 
-The claim, set before the runs: on the prompts that are trained on, the true reward rises, so that the 95% interval of the
-median rise over seeds lies above 0. Runs are kept in runs/text_presets and resume; docs/results/text_presets.json is
-written from those that are finished, and the table of docs/benchmarks.md is printed.
+The claim, set before the runs: on the prompts that are trained on, the true reward rises, so that the 95% interval of
+the median rise over five seeds lies above 0. Runs are kept in runs/text_presets and resume; docs/results/
+text_presets.json is written from those that are finished, and the table of docs/benchmarks.md is printed.
 """
 
 from __future__ import annotations
