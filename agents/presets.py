@@ -129,7 +129,7 @@ def text_preset(task: str, agent: str, total: int, algorithm: Mapping[str, Any],
         total,
         128,
         algorithm,
-        # A copy of the small decoder foresees 61% of TextKeyword's answers however long it is fitted, word pairs 83%.
+        # A copy of the small decoder learns 1000 answers by heart and foresees few others: see its test.
         TextPreferenceConfig(queries=1000, reward_model="word_pairs", learning_rate=3e-3, epochs=20),
         eval_every=max(1, total // 10),
         checkpoint_every=max(1, total // 4),
@@ -139,9 +139,8 @@ def text_preset(task: str, agent: str, total: int, algorithm: Mapping[str, Any],
 
 
 _CAUTIOUS = {"aggregate": "worst_case"}
-"""A reward that foresees most answers can be over-optimised: in TextKeyword by a noun said over and over. There GRPO
-has 0.40 of true reward by the members' mean, 0.51 by the worst member (3 seeds, beta 0.1). With beta 0.1 token_ppo
-falls below 0 all the same (1 seed), 7.8 nats away; with 0.5 it has 0.58."""
+"""A reward that foresees most answers can be over-optimised all the same: in TextKeyword by a noun said over and over.
+benchmarks/text_presets.py measures what these settings come to."""
 TEXT_AGENTS: dict[str, tuple[int, dict[str, Any]]] = {
     "best_of_n": (128, {"group": 16, **_CAUTIOUS}),
     "dpo": (6400, {"learning_rate": "lin_1e-4", "batch_size": 64, "options": {"beta": 0.3}}),

@@ -99,7 +99,7 @@ def pairs_of_demonstrations(task, n, rng):
 
 
 def test_the_reward_model_of_text_presets_foresees_answers_to_questions_it_has_not_seen():
-    # A transformer fine-tuned on 1000 answers has these by heart and foresees 60% of others, whatever its start.
+    # A copy of the decoder, fitted to 1000 answers, has these by heart and foresees few others.
     rng = np.random.default_rng(0)
     (query, rewards), (fresh, worth) = (pairs_of_demonstrations("TextKeyword", 1000, rng) for _ in range(2))
     label = Label(np.sign(rewards - rewards[:, ::-1]) / 2 + 0.5)
