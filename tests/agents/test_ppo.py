@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import stable_baselines3
 import torch
-from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
 
 from prefenvs.agents.fused import numpy_kernels
 from prefenvs.agents.ppo import PPO, covered_parts
+from tests.agents.changes import learn_changed, loads_state, moves_weights
 
 NET = {"net_arch": [16, 16]}
 
@@ -206,18 +206,6 @@ def replaces_a_layer(model):
     model.policy.optimizer = torch.optim.Adam(model.policy.parameters(), lr=3e-4, eps=1e-5)
 
 
-def moves_weights(model):
-    for param in model.policy.parameters():
-        param.data = param.data * 0.5
-
-
-def loads_an_optimiser(model):
-    state = model.policy.optimizer.state_dict()
-    for values in state["state"].values():
-        values["exp_avg"] = values["exp_avg"] * 10
-    model.policy.optimizer.load_state_dict(state)
-
-
 def halves_weights(model):
     with torch.no_grad():
         for param in model.policy.parameters():
@@ -239,7 +227,7 @@ CHANGES = {
     "weights": halves_weights,
     "memory of the weights": moves_weights,
     "frozen": lambda model: model.policy.mlp_extractor.value_net[0].requires_grad_(False),
-    "state": loads_an_optimiser,
+    "state": lambda model: loads_state(model.policy.optimizer),
     "no state": lambda model: model.policy.optimizer.state.clear(),
     "optimiser": lambda model: setattr(model.policy, "optimizer", torch.optim.SGD(model.policy.parameters(), 1e-3)),
     "setting": lambda model: model.policy.optimizer.param_groups[0].update(betas=(0.5, 0.9)),
@@ -258,28 +246,8 @@ CHANGES = {
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES.keys())
 @pytest.mark.parametrize("moment", ["_on_rollout_start", "_on_rollout_end", "train"])
 def test_what_is_changed_between_rollouts_is_noticed(change, moment, kernels):
-    def changes(model):
-        if model.num_timesteps >= 64 and not done:
-            done.append(True)
-            torch.manual_seed(5)
-            change(model)
-        return True
-
-    class Changes(BaseCallback):
-        def _on_step(self):
-            return True
-
-    setattr(Changes, moment, lambda callback: changes(callback.model))
     models = pair(rollouts=1)
-    for model in models:
-        done = []
-        torch.manual_seed(1)
-        np.random.seed(1)
-        if moment == "train":  # as a subclass would
-            train = model.train
-            model.train = lambda train=train, model=model: (train(), changes(model))
-        model.learn(192, callback=Changes(), reset_num_timesteps=False)
-        assert done
+    learn_changed(models, change, moment, after=64, steps=192)
     theirs, ours = (model.rollout_buffer.actions for model in models)
     np.testing.assert_allclose(ours, theirs, atol=1e-3)
     weights = [model.policy.state_dict() for model in models]

@@ -9,7 +9,6 @@ import pytest
 import stable_baselines3
 import torch
 from stable_baselines3.common.buffers import NStepReplayBuffer, ReplayBuffer
-from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.noise import NormalActionNoise
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 from stable_baselines3.sac.policies import SACPolicy
@@ -17,6 +16,7 @@ from stable_baselines3.sac.policies import SACPolicy
 from prefenvs.agents.fused import numpy_kernels, torch_kernels
 from prefenvs.agents.replay import FIELDS, TensorReplayBuffer
 from prefenvs.agents.sac import SAC, covered_parts
+from tests.agents.changes import learn_changed, loads_state, moves_weights
 
 NET = {"net_arch": [16, 16]}
 
@@ -190,18 +190,6 @@ def replaces_a_layer(model):
     model.policy.actor.optimizer = model.actor.optimizer = torch.optim.Adam(model.actor.parameters(), lr=3e-4)
 
 
-def moves_weights(model):
-    for param in model.policy.parameters():
-        param.data = param.data * 0.5
-
-
-def loads_an_optimiser(model):
-    state = model.critic.optimizer.state_dict()
-    for values in state["state"].values():
-        values["exp_avg"] = values["exp_avg"] * 10
-    model.critic.optimizer.load_state_dict(state)
-
-
 def forgets_a_layers_state(model):
     model.critic.optimizer.state[model.critic.qf1[0].weight] = {}
 
@@ -231,7 +219,7 @@ CHANGES = {
     "activation": lambda model: model.actor.latent_pi.__setitem__(1, torch.nn.Tanh()),
     "memory of the weights": moves_weights,
     "frozen": lambda model: model.actor.latent_pi[0].requires_grad_(False),
-    "state": loads_an_optimiser,
+    "state": lambda model: loads_state(model.critic.optimizer),
     "state of a layer": forgets_a_layers_state,
     "mean of a gradient": forgets_a_mean,
     "optimiser": replaces_the_optimiser,
@@ -254,31 +242,8 @@ CHANGES = {
     ("moment", "train_freq"), [("_on_rollout_start", 1), ("_on_step", 8), ("_on_rollout_end", 1), ("train", 8)]
 )
 def test_what_is_changed_while_learning_is_noticed(change, moment, train_freq):
-    def changes(model):
-        if model.num_timesteps >= 50 and not done:
-            done.append(True)
-            torch.manual_seed(5)
-            change(model)
-        return True
-
-    class Changes(BaseCallback):
-        def _on_step(self):
-            return True
-
-    setattr(Changes, moment, lambda callback: changes(callback.model))
     models = pair(steps=20, learning_starts=40, train_freq=train_freq)
-    for model in models:
-        done = []
-        torch.manual_seed(1)
-        np.random.seed(1)
-        if moment == "train":  # as a subclass would
-            train = model.train
-            model.train = lambda *arguments, train=train, model=model, **named: (
-                train(*arguments, **named),
-                changes(model),
-            )
-        model.learn(70, callback=Changes(), reset_num_timesteps=False)
-        assert done
+    learn_changed(models, change, moment, after=50, steps=70)
     theirs, ours = (model.replay_buffer.actions[:90] for model in models)
     np.testing.assert_allclose(ours, theirs, atol=1e-4)
     weights = [model.policy.state_dict() for model in models]
