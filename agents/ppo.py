@@ -28,7 +28,7 @@ from prefenvs.agents.fused import (
     torch_kernels,
 )
 
-_POLICYS = {"evaluate_actions", "extract_features", "get_distribution", "predict_values"}
+_POLICY_METHODS = {"evaluate_actions", "extract_features", "get_distribution", "predict_values"}
 """What a policy may do in a way of its own."""
 
 Array = Any
@@ -422,7 +422,7 @@ def covered_parts(model: stable_baselines3.PPO) -> tuple[Any, ...] | None:
         return None
     if type(policy.features_extractor) is not FlattenExtractor or policy.squash_output:
         return None
-    if hooked([policy, extractor, policy.features_extractor]) or _POLICYS.intersection(vars(policy)):  # type: ignore[list-item]
+    if hooked([policy, extractor, policy.features_extractor]) or _POLICY_METHODS.intersection(vars(policy)):  # type: ignore[list-item]
         return None
     trunks = ((extractor.policy_net, policy.action_net), (extractor.value_net, policy.value_net))  # type: ignore[union-attr]
     networks = [linear_layers([*trunk, head]) for trunk, head in trunks]

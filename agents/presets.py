@@ -139,8 +139,8 @@ def text_preset(task: str, agent: str, total: int, algorithm: Mapping[str, Any],
 
 
 _CAUTIOUS = {"aggregate": "worst_case"}
-"""A reward that foresees most answers can be over-optimised all the same: in TextKeyword by a noun said over and over.
-benchmarks/text_presets.py measures what these settings come to."""
+"""A reward that foresees most answers can be over-optimised all the same. What these settings come to is measured by
+benchmarks/text_presets.py."""
 TEXT_AGENTS: dict[str, tuple[int, dict[str, Any]]] = {
     "best_of_n": (128, {"group": 16, **_CAUTIOUS}),
     "dpo": (6400, {"learning_rate": "lin_1e-4", "batch_size": 64, "options": {"beta": 0.3}}),

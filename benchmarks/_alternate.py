@@ -76,8 +76,22 @@ def jax_device(device: str) -> dict[str, str]:
     """Which device JAX computes on: asked for by `device`, cpu or cuda."""
     import jax
 
-    jax.config.update("jax_default_device", jax.devices("cpu" if device == "cpu" else "gpu")[0])
-    return {"jax device": jax.devices("cpu" if device == "cpu" else "gpu")[0].device_kind}
+    found = jax.devices("cpu" if device == "cpu" else "gpu")[0]
+    jax.config.update("jax_default_device", found)
+    return {"jax device": found.device_kind}
+
+
+def gpu(device: str) -> dict[str, str]:
+    """The name of the GPU that torch computes on, where it does."""
+    import torch
+
+    return {} if device == "cpu" else {"gpu": torch.cuda.get_device_name()}
+
+
+def commit() -> str:
+    """What is measured, by git."""
+    git = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    return subprocess.run(git, cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
 
 
 def ratio(ours: list[float], theirs: list[float]) -> dict[str, float]:

@@ -15,7 +15,7 @@ import time
 from importlib.metadata import version
 from pathlib import Path
 
-from _alternate import RESULTS, alternate, report, serve
+from _alternate import RESULTS, alternate, gpu, report, serve
 
 HIDDEN, STEPS, BATCH = (256, 256, 256), 50, 64
 OBSERVED, ACTED = 17, 6  # HalfCheetah's
@@ -61,9 +61,7 @@ def worker(name: str, device: str, members: int, queries: int, epochs: int) -> N
 
     measure()
     facts = {"torch": version("torch"), "members": members, "queries": queries, "epochs": epochs, "device": device}
-    if device == "cuda":
-        facts["gpu"] = torch.cuda.get_device_name()
-    serve(measure, facts)
+    serve(measure, facts | gpu(device))
 
 
 def main() -> None:

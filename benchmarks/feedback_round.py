@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from _alternate import RESULTS, alternate, ratio, report, serve
+from _alternate import RESULTS, alternate, gpu, ratio, report, serve
 
 STEPS, HIDDEN, MEMBERS, BATCH, CANDIDATES = 50, (256, 256, 256), 3, 128, 10
 PHASES = ("sample", "score", "label", "fit", "relabel")
@@ -248,10 +248,7 @@ def wait(device: str) -> None:
 
 def facts(device: str) -> dict:
     """What a program says of itself."""
-    import torch
-
-    gpu = {} if device == "cpu" else {"gpu": torch.cuda.get_device_name()}
-    return {"torch": version("torch"), "numpy": version("numpy"), **gpu}
+    return {"torch": version("torch"), "numpy": version("numpy"), **gpu(device)}
 
 
 def summary(seconds: dict[str, float], loss: float) -> dict:

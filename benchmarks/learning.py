@@ -13,11 +13,11 @@ import argparse
 import dataclasses
 import json
 import shlex
-import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
+from _alternate import ROOT, commit
 
 from prefenvs.agents.presets import PRESETS
 from prefenvs.agents.train import Run, read_config, train_side_by_side
@@ -30,7 +30,6 @@ ARMS = {
     "HalfCheetah": ("halfcheetah-small", ("pebble", "sac")),
 }
 """Preset and arms of each task; an arm is an agent, `-whole-windows` the control without short windows."""
-ROOT = Path(__file__).resolve().parent.parent
 RUNS = ROOT / "runs" / "learning"
 
 
@@ -63,9 +62,7 @@ def collect(command: str) -> dict:
             if (place / "result.json").exists():
                 tasks[task]["runs"].setdefault(arm, {})[str(seed)] = json.loads((place / "result.json").read_text())
                 versions += [used for used in [read_config(place)["versions"]] if used not in versions]
-    git = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-    commit = subprocess.run(git, cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
-    return {"made": {"command": command, "commit": commit, "seeds": SEEDS, "versions": versions}, **tasks}
+    return {"made": {"command": command, "commit": commit(), "seeds": SEEDS, "versions": versions}, **tasks}
 
 
 def interval(values: np.ndarray) -> tuple[float, float]:

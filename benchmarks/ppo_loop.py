@@ -17,7 +17,7 @@ import time
 from importlib.metadata import version
 from pathlib import Path
 
-from _alternate import RESULTS, ROOT, alternate, jax_device, ratio, report, serve
+from _alternate import RESULTS, ROOT, alternate, gpu, jax_device, ratio, report, serve
 
 SBX = ROOT / ".venv-sbx" / "bin" / "python"
 NUM_ENVS = 8
@@ -58,9 +58,7 @@ def worker(name: str, task: str, n_steps: int, device: str) -> None:
             from stable_baselines3 import PPO
         else:
             from prefenvs.agents import PPO
-        facts |= {"torch": version("torch"), "stable-baselines3": version("stable-baselines3")}
-        if device != "cpu":
-            facts["gpu"] = torch.cuda.get_device_name()
+        facts |= {"torch": version("torch"), "stable-baselines3": version("stable-baselines3"), **gpu(device)}
     venv = environments(name in ("prefenvs", "SB3 on sb3_vec"), task)
     model = PPO("MlpPolicy", venv, n_steps=n_steps, batch_size=64, n_epochs=10, seed=0, device=device)
     model.learn(n_steps * NUM_ENVS, log_interval=None)

@@ -18,7 +18,7 @@ import time
 from importlib.metadata import version
 from pathlib import Path
 
-from _alternate import RESULTS, ROOT, alternate, jax_device, report, serve
+from _alternate import RESULTS, ROOT, alternate, gpu, jax_device, report, serve
 
 SBX = ROOT / ".venv-sbx" / "bin" / "python"
 BATCH = 256
@@ -44,9 +44,7 @@ def worker(name: str, width: int, steps: int, random_steps: int, cores: int, dev
             from stable_baselines3 import SAC
         else:
             from prefenvs.agents import SAC
-        facts |= {"torch": version("torch"), "stable-baselines3": version("stable-baselines3")}
-        if device != "cpu":
-            facts["gpu"] = torch.cuda.get_device_name()
+        facts |= {"torch": version("torch"), "stable-baselines3": version("stable-baselines3"), **gpu(device)}
     model = SAC(
         "MlpPolicy",
         gym.make("HalfCheetah-v5"),

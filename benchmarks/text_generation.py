@@ -19,7 +19,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
-from _alternate import RESULTS, alternate, machine, ratio, serve
+from _alternate import RESULTS, alternate, gpu, machine, ratio, serve
 
 WORDS, PROMPT, NEW = 512, 8, 24
 
@@ -63,7 +63,7 @@ def worker(kind: str, layers: int, width: int, batch: int, threads: int, seconds
     with torch.no_grad():
         for _ in range(3):
             write()
-        serve(measure, {} if device == "cpu" else {"gpu": torch.cuda.get_device_name()})
+        serve(measure, gpu(device))
 
 
 def compare(given: argparse.Namespace, batch: int) -> list[dict]:

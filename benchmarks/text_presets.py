@@ -19,7 +19,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
-from _alternate import RESULTS, ROOT
+from _alternate import RESULTS, ROOT, commit
 from learning import interval
 
 SEEDS = (30, 31, 32, 33, 34)
@@ -80,9 +80,7 @@ def main() -> None:
             if len(results(task, agent)) < len(SEEDS):
                 train(task, agent, given.jobs)
             rows.append(row(task, agent, results(task, agent)))
-    git = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-    commit = subprocess.run(git, cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
-    made = {"command": shlex.join(["python", "benchmarks/text_presets.py", *sys.argv[1:]]), "commit": commit}
+    made = {"command": shlex.join(["python", "benchmarks/text_presets.py", *sys.argv[1:]]), "commit": commit()}
     made |= {"seeds": SEEDS, "torch": version("torch")}
     given.out.write_text(json.dumps({"made": made, "rows": rows}, indent=1) + "\n", encoding="utf-8")
     print("| task | agent | before, by seed | after, by seed | rise [95%] | KL, nats | reward model foresees | claim |")

@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from _alternate import RESULTS, ROOT, alternate, report, serve
+from _alternate import RESULTS, ROOT, alternate, gpu, report, serve
 
 TRL = ROOT / ".venv-trl" / "bin" / "python"
 WORDS, PROMPT, NEW, KNOWN, BATCH, WARM = 512, 8, 24, 1024, 64, 5
@@ -242,8 +242,7 @@ def worker(name: str, method: str, folder: Path, steps: int, device: str) -> Non
     packages = ("torch", "transformers", *(["trl"] if name == "TRL" else []))
     own = ours if method == "dpo" else ours_online
     measure = theirs(folder, steps, device) if name == "TRL" else own(name, steps, device)
-    gpu = {} if device == "cpu" else {"gpu": torch.cuda.get_device_name()}
-    serve(measure, {package: version(package) for package in packages} | gpu)
+    serve(measure, {package: version(package) for package in packages} | gpu(device))
 
 
 def main() -> None:
